@@ -1,0 +1,1 @@
+"""longthought: an orchestrator for reasoning at inference time."""
