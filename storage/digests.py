@@ -1,0 +1,75 @@
+"""Canonical JSON and salted digests: how a value becomes a name that proves it.
+
+A payload is named by ``id = SHA-256(salt || body)`` with ``salt = HMAC(run key, body)[:16]``. The
+salt is stored beside the payload and deleted with it, so that after a deletion the id proves
+nothing about what stood there; deleting a payload also destroys the run key, because the key could
+rebuild the salt of a guessed body. Within a run the same body always has the same id.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+
+from longthought.types import JSON
+
+__all__ = [
+    "EMPTY_HEAD",
+    "canonical",
+    "chain_hash",
+    "digest_of",
+    "new_run_key",
+    "payload_id",
+    "salt_of",
+]
+
+EMPTY_HEAD = ""
+"""The head of a run without events."""
+
+
+def canonical(value: JSON) -> str:
+    """JSON with sorted keys and no spaces; NaN and infinities are refused.
+
+    Non-ASCII text stands as it is, unless it holds lone surrogates, which UTF-8 cannot carry: then
+    the whole value is written in ASCII escapes.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, or refers to itself.
+        TypeError: the value holds something that JSON does not have.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def new_run_key() -> bytes:
+    """A fresh random run key of 16 bytes."""
+    return secrets.token_bytes(16)
+
+
+def salt_of(run_key: bytes, body: bytes) -> bytes:
+    """The 16-byte salt of a payload body under a run key."""
+    return hmac.digest(run_key, body, "sha256")[:16]
+
+
+def digest_of(*parts: bytes) -> str:
+    """SHA-256 over the parts, base64url without padding: 43 characters."""
+    return base64.urlsafe_b64encode(hashlib.sha256(b"".join(parts)).digest())[:43].decode()
+
+
+def payload_id(salt: bytes, body: bytes) -> str:
+    """The content address of a payload."""
+    return digest_of(salt, body)
+
+
+def chain_hash(previous: str, event: str) -> str:
+    """The head after an event, from the head before it and the event's canonical JSON."""
+    return digest_of(previous.encode(), b"\n", event.encode())

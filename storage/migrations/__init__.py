@@ -1,0 +1,1 @@
+"""Alembic migrations of the store; `longthought.storage.engine` applies them on opening."""
