@@ -120,7 +120,7 @@ class BudgetExhausted(LongthoughtError):
 
 
 class StorageError(LongthoughtError):
-    """Raised when the store cannot be read or written. Nothing acknowledged was lost: resume later."""
+    """Raised when the store cannot be read or written. Acknowledged work stands: resume later."""
 
 
 class StoreTooNew(StorageError):
@@ -192,13 +192,13 @@ class PolicyError(LongthoughtError):
 class UnknownOutcome(LongthoughtError):
     """Raised on resume for a write that was started and may or may not have happened.
 
-    The run waits as ``needs_attention`` until a person decides with ``longthought resume --decide``.
+    The run waits as ``needs_attention`` until a person decides: ``longthought resume --decide``.
     """
 
     def __init__(self, key: str, tool: str) -> None:
         super().__init__(
-            f"{key}: the call of {tool!r} was started and its outcome is not known. Check whether it "
-            f"happened, then resume with --decide {key}=done or --decide {key}=again"
+            f"{key}: the call of {tool!r} was started and its outcome is not known. "
+            f"Check whether it happened, then resume with --decide {key}=done (or =again)"
         )
         self.key, self.tool = key, tool
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired, Protocol, Required, TypeAlias, Typ
 
 __all__ = [
     "JSON",
+    "UNBOUNDED_TOKENS",
     "Candidate",
     "Capabilities",
     "Delta",
@@ -41,6 +42,10 @@ JSONObject: TypeAlias = dict[str, Any]
 
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "cut", "refusal", "error"]
 """How a reply ended. ``length``: the granted tokens were used up; ``cut``: we closed the stream."""
+
+
+UNBOUNDED_TOKENS = 2**31 - 1
+"""A grant of this size stands for "no limit": a remote backend is sent none."""
 
 
 class ToolCallPart(TypedDict):
@@ -214,12 +219,15 @@ class Capabilities:
     ``top_up``: generation stops exactly at the grant and can be granted more while it runs.
     ``honours_max_tokens``: never produces more than the ``max_tokens`` it was sent.
     ``continues``: can go on with an unfinished assistant message (``continue_last``).
+    ``inline_tools``: a tool call interrupts the text, and the reply after its result goes on with
+    that same text, so that only all of them together say what was thought.
     """
 
     streams: bool = True
     honours_max_tokens: bool = True
     top_up: bool = False
     continues: bool = False
+    inline_tools: bool = False
     tools: bool = True
     seeds: bool = False
     logprobs: bool = False
@@ -227,7 +235,7 @@ class Capabilities:
 
 
 class Model(Protocol):
-    """Anything that answers a :class:`ModelRequest`. Implementations live in ``orchestrator/models``.
+    """Anything that answers a :class:`ModelRequest`; ours are in ``orchestrator/models``.
 
     ``name`` is what stands in requests, price books and traces. ``slots`` is how many calls may be
     in flight at once.

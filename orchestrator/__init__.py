@@ -1,1 +1,1 @@
-"""Face to be written."""
+"""Workflows, the graph and its nodes, strategies, the executor, models and replay."""

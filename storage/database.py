@@ -11,22 +11,36 @@ two processes write one file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import enum
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from longthought.errors import ConfigurationError, StoreTooNew
+from longthought.errors import ConfigurationError, StorageError, StoreTooNew
+from longthought.storage.worker import Worker
 
-__all__ = ["SCHEMA_VERSION", "Database", "open_database"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "VERSION_TABLE",
+    "Database",
+    "Fault",
+    "fault_of",
+    "open_database",
+    "storage_error",
+]
 
 SCHEMA_VERSION = "0001"
 """The newest migration; stores at this version open without loading Alembic."""
+
+VERSION_TABLE = "longthought_schema"
+"""Holds the schema version; a name of our own, for a database that others use Alembic in."""
 
 _BUSY_TIMEOUT_S = 30.0
 _PAGE_BYTES = 8192  # a payload of a few kilobytes fits a page with little waste
@@ -44,12 +58,24 @@ class Database(Protocol):
         """``sqlite`` or ``postgresql``."""
         ...
 
-    async def write(self, work: Work[Result]) -> Result:
-        """Run in a transaction that may write; committed (durable) when this returns."""
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
+        """Run in a transaction that may write; committed (durable) when this returns.
+
+        Raises:
+            StorageError: it failed; its cause is the database's own error.
+        """
         ...
 
-    async def read(self, work: Work[Result]) -> Result:
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
         """Run in a read transaction: one consistent view."""
+        ...
+
+    def survey(self, work: Work[Result]) -> Awaitable[Result]:
+        """Like :meth:`read`, for long readings: it holds up nobody and takes any stored bytes."""
+        ...
+
+    async def scrub(self) -> None:
+        """Let go of what was deleted, as far as that is in our hands."""
         ...
 
     async def close(self) -> None:
@@ -64,32 +90,86 @@ def open_database(url: sa.URL) -> Database:
     return _PostgreSQL(url)
 
 
+class Fault(enum.Enum):
+    """What a failed transaction says about the next one."""
+
+    CONTENT = "content"
+    """What was to be written cannot be; others can."""
+    STORE = "store"
+    """The store cannot be written now: full, locked, unreachable."""
+    DISCONNECTED = "disconnected"
+    """The connection was lost; whether the transaction was committed is not known."""
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What kind of failure a :class:`StorageError` of a database stands for."""
+    cause: object = error.__cause__ or error
+    if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+        return Fault.DISCONNECTED
+    if isinstance(cause, OperationalError | InterfaceError | OSError):
+        return Fault.STORE
+    return Fault.CONTENT
+
+
+def storage_error(error: Exception) -> StorageError:
+    """A failure of the database in the vocabulary of longthought; its cause is the original."""
+    if isinstance(error, StorageError):
+        return error
+    cause = getattr(error, "orig", None) or error
+    told = StorageError(f"the store cannot be used: {str(cause) or type(cause).__name__}")
+    told.__cause__ = error
+    return told
+
+
+_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, UnicodeError, OverflowError)
+
+
+@contextmanager
+def _translated(more: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    try:
+        yield
+    except (*_FAILURES, *more) as error:
+        raise storage_error(error) from error
+
+
 class _SQLite:
     dialect = "sqlite"
 
     def __init__(self, url: sa.URL) -> None:
+        self._url = url
         self._writing = _sqlite_engine(url, "BEGIN IMMEDIATE")
         self._reading = _sqlite_engine(url, "BEGIN")
-        self._write_thread = ThreadPoolExecutor(1, "longthought-write")
-        self._read_thread = ThreadPoolExecutor(1, "longthought-read")
+        self._writer = Worker("longthought-write")
+        self._reader = Worker("longthought-read")
 
-    async def write(self, work: Work[Result]) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._write_thread, _run, self._writing, work)
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
+        return self._writer.run(lambda: _run(self._writing, work))
 
-    async def read(self, work: Work[Result]) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._read_thread, _run, self._reading, work)
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
+        return self._reader.run(lambda: _run(self._reading, work))
+
+    async def survey(self, work: Work[Result]) -> Result:
+        return await asyncio.to_thread(self._survey, work)
+
+    def _survey(self, work: Work[Result]) -> Result:
+        engine = _sqlite_engine(self._url, "BEGIN")
+        event.listen(engine, "connect", _take_any_bytes)
+        try:
+            return _run(engine, work)
+        finally:
+            engine.dispose()
+
+    async def scrub(self) -> None:
+        await self._writer.run(self._truncate_log)
+
+    def _truncate_log(self) -> None:
+        with _translated(), self._writing.connect() as connection:
+            proxied = connection.connection  # outside a transaction, where a checkpoint may run
+            proxied.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
     async def close(self) -> None:
-        threads = ((self._write_thread, self._writing), (self._read_thread, self._reading))
-        for thread, engine in threads:
-            try:
-                closing = asyncio.get_running_loop().run_in_executor(thread, engine.dispose)
-            except RuntimeError:  # closed before
-                continue
-            await closing
-            thread.shutdown()
+        await self._reader.close(self._reading.dispose)
+        await self._writer.close(self._writing.dispose)
 
 
 class _PostgreSQL:
@@ -97,27 +177,47 @@ class _PostgreSQL:
 
     def __init__(self, url: sa.URL) -> None:
         try:
-            import asyncpg  # type: ignore[import-untyped] # noqa: F401 - an extra
+            import asyncpg  # type: ignore[import-untyped] # an extra
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 "database URL",
                 "PostgreSQL needs the package asyncpg",
                 "Install it with: pip install 'longthought[postgres]'",
             ) from error
+        # errors while connecting come from the driver as they are
+        self._errors: tuple[type[Exception], ...] = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        )
         self._engine: AsyncEngine = create_async_engine(url, pool_size=2, max_overflow=6)
+        event.listen(self._engine.sync_engine, "connect", _prepare_postgresql)
 
     async def write(self, work: Work[Result]) -> Result:
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+        with _translated(self._errors):
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
 
-    read = write
+    async def read(self, work: Work[Result]) -> Result:
+        with _translated(self._errors):
+            async with self._engine.connect() as connection:
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+                async with connection.begin():
+                    return await connection.run_sync(work)
+
+    async def survey(self, work: Work[Result]) -> Result:
+        return await self.read(work)
+
+    async def scrub(self) -> None:
+        """Nothing: dead rows are the server's to vacuum."""
 
     async def close(self) -> None:
         await self._engine.dispose()
 
 
 def _run(engine: sa.Engine, work: Work[Result]) -> Result:
-    with engine.begin() as connection:
+    with _translated(), engine.begin() as connection:
         return work(connection)
 
 
@@ -141,7 +241,23 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA page_size={_PAGE_BYTES}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # a deleted payload leaves no bytes behind
     cursor.close()
+
+
+def _take_any_bytes(connection: Any, _record: object) -> None:
+    """Damaged text must reach the audit as a value, not as an error of the driver."""
+    connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Committed must mean durable, also on a server that is set to acknowledge earlier."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW synchronous_commit")
+    if cursor.fetchone()[0] == "off":
+        cursor.execute("SET synchronous_commit TO on")
+    cursor.close()
+    connection.commit()
 
 
 async def migrate(database: Database) -> None:
@@ -155,9 +271,10 @@ async def migrate(database: Database) -> None:
 
 
 def _stored_version(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+    return connection.execute(sa.select(version.c.version_num)).scalar()
 
 
 def _upgrade(connection: sa.Connection) -> None:

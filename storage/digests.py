@@ -8,7 +8,7 @@ rebuild the salt of a guessed body. Within a run the same body always has the sa
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -26,6 +26,12 @@ __all__ = [
     "salt_of",
 ]
 
+_PLAIN = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+_ASCII = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+
 EMPTY_HEAD = ""
 """The head of a run without events."""
 
@@ -34,20 +40,31 @@ def canonical(value: JSON) -> str:
     """JSON with sorted keys and no spaces; NaN and infinities are refused.
 
     Non-ASCII text stands as it is, unless it holds lone surrogates, which UTF-8 cannot carry: then
-    the whole value is written in ASCII escapes.
+    the whole value is written in ASCII escapes (surrogates that make a pair become its character).
 
     Raises:
         ValueError: the value holds NaN or an infinity, or refers to itself.
         TypeError: the value holds something that JSON does not have.
     """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    text = _PLAIN(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        # reading the escapes back joins surrogates that stand as a pair
+        joined = json.loads(_ASCII(value))
+        text = _PLAIN(joined)
+        return text if _is_utf8(text) else _ASCII(joined)
     return text
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def new_run_key() -> bytes:
@@ -62,7 +79,8 @@ def salt_of(run_key: bytes, body: bytes) -> bytes:
 
 def digest_of(*parts: bytes) -> str:
     """SHA-256 over the parts, base64url without padding: 43 characters."""
-    return base64.urlsafe_b64encode(hashlib.sha256(b"".join(parts)).digest())[:43].decode()
+    digest = hashlib.sha256(b"".join(parts)).digest()
+    return binascii.b2a_base64(digest)[:43].translate(_URLSAFE).decode()
 
 
 def payload_id(salt: bytes, body: bytes) -> str:

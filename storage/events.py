@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from longthought.types import JSONObject
 
@@ -31,6 +31,7 @@ __all__ = [
     "RunStarted",
     "SignalReceived",
     "TraceEvent",
+    "describe_invalid",
     "parse_event",
 ]
 
@@ -48,7 +49,7 @@ Status: TypeAlias = Literal[
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     seq: int = Field(ge=1)
     key: str = ""
@@ -60,6 +61,8 @@ class RunStarted(_Event):
 
     type: Literal["run_started"]
     format: Literal[1]
+    run: str
+    """The run's id: it binds the chain to the run, so that two runs cannot change places."""
     longthought: str
     workflow: str
     fingerprint: str
@@ -160,6 +163,8 @@ class PayloadDeleted(_Event):
     type: Literal["payload_deleted"]
     payloads: list[str]
     reason: str
+    links: dict[str, list[str]] = Field(default_factory=dict)
+    """What the deleted payloads named: for a message of a conversation, the conversation before."""
 
 
 class RunEnded(_Event):
@@ -190,6 +195,8 @@ TraceEvent: TypeAlias = Annotated[
 
 _ADAPTER: TypeAdapter[TraceEvent] = TypeAdapter(TraceEvent)
 
+_COLUMNS = frozenset(("seq", "type", "key"))
+
 EVENT_TYPES = (
     "run_started",
     "attempt_started",
@@ -208,6 +215,14 @@ def parse_event(seq: int, type_: str, key: str, body: JSONObject) -> TraceEvent:
     """One stored event as its class.
 
     Raises:
-        pydantic.ValidationError: it is no event of this format.
+        ValueError: it is no event of this format (``pydantic.ValidationError`` is one).
     """
+    if not isinstance(body, dict) or not _COLUMNS.isdisjoint(body):
+        raise ValueError("an event's body is an object without seq, type and key")
     return _ADAPTER.validate_python({**body, "seq": seq, "type": type_, "key": key})
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """The first thing that is wrong with a value, without the value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

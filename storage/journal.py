@@ -7,7 +7,10 @@ that holds it has returned.
 
 from __future__ import annotations
 
+import asyncio
 import time
+
+import sqlalchemy as sa
 
 from longthought.errors import Fenced, InvalidInput, StorageError
 from longthought.storage.digests import canonical, chain_hash, payload_id, salt_of
@@ -20,6 +23,9 @@ __all__ = ["Journal"]
 
 class Journal(Recording):
     """Appends to one run as one attempt. All calls come from one event loop.
+
+    The status of the run follows from its events: ``attempt_started`` makes it running,
+    ``run_ended`` says how it ended.
 
     Raises (from ``stage``, ``flush`` and ``append``):
         Fenced: another attempt has taken the run over; nothing of this one is written any more.
@@ -39,9 +45,12 @@ class Journal(Recording):
         self._staged_payloads: list[dict[str, JSON]] = []
         self._committed_head = self.head
         self._failure: StorageError | None = None
+        self._last: Append | None = None
 
-    def opened(self) -> None:
-        """Mark everything loaded as committed; called once after :meth:`load`."""
+    def opened(self, run_key: bytes, attempt: int) -> None:
+        """Go on from what was loaded, as the next attempt; called once after :meth:`load`."""
+        self.run_key = self._key = run_key
+        self.attempt = attempt
         self.recorded = len(self.events)
         self._committed_head = self.head
         self._known = set(self._bodies)
@@ -77,15 +86,28 @@ class Journal(Recording):
         return self.put({"p": conversation, "m": message})
 
     def stage(self, type_: str, key: str = "", **body: JSON) -> Event:
-        """Put an event at the end of the chain; it is committed with the next flush."""
+        """Put an event at the end of the chain; it is committed with the next flush.
+
+        Raises:
+            InvalidInput: the key holds a line break, or the fields are not JSON.
+        """
         if self._failure is not None:
             raise self._failure
+        if "\n" in key or "\0" in key:
+            raise InvalidInput("key", f"{key!r} holds a line break or NUL", "Use plain labels")
         body["at"] = round(time.time(), 6)
-        text = canonical(body)
         seq = len(self.events) + 1
-        self.head = chain_hash(self.head, event_text(seq, type_, key, text))
+        try:
+            text = canonical(body)
+            self.head = chain_hash(self.head, event_text(seq, type_, key, text))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput("event", f"{type_} cannot be recorded: {error}") from error
         event = Event(seq, type_, key, body, self.head)
         self.events.append(event)
+        if type_ == "attempt_started":
+            self.status = "running"
+        elif type_ == "run_ended":
+            self.status = body["status"]
         self._staged_events.append(
             {
                 "run_id": self.run_id,
@@ -105,14 +127,35 @@ class Journal(Recording):
         return event
 
     async def flush(self, status: str | None = None) -> None:
-        """Commit everything staged; returns when it is durable."""
+        """Commit everything staged; returns when that, and all before it, is durable.
+
+        A waiter that is cancelled withdraws nothing: what was staged is committed all the same.
+        """
         if self._failure is not None:
             raise self._failure
         if status is not None:
             self.status = status
-        if not self._staged_events and status is None:
+        if self._staged_events or status is not None:
+            self._writer.submit(self.take())
+        append = self._last
+        if append is None or append.settled:
             return
-        append = Append(
+        waiter = asyncio.get_running_loop().create_future()
+        append.waiters.append(waiter)
+        await waiter
+        if self._failure is not None:
+            raise self._failure
+
+    async def create(self, row: sa.Insert) -> None:
+        """Commit the first events of a new run together with its row."""
+        append = self.take()
+        append.creates = row
+        self._writer.submit(append)
+        await self.flush()
+
+    def take(self) -> Append:
+        """Everything staged, as one piece that the caller commits."""
+        append = self._last = Append(
             self.run_id,
             self.attempt,
             self._committed_head,
@@ -121,18 +164,13 @@ class Journal(Recording):
             self.status,
             self._staged_events,
             self._staged_payloads,
+            self.fail,
         )
         self._committed_head = self.head
         self._staged_events, self._staged_payloads = [], []
         for row in append.payloads:  # on their way to disk; from here on only the ids are needed
             del self._bodies[row["id"]]
-        try:
-            await self._writer.submit(append)
-        except StorageError as error:
-            self._failure = self._failure or error
-            raise
-        if self._failure is not None:
-            raise self._failure
+        return append
 
     @property
     def staged(self) -> bool:
@@ -145,5 +183,5 @@ class Journal(Recording):
         return isinstance(self._failure, Fenced)
 
     def fail(self, error: StorageError) -> None:
-        """Refuse everything from now on (the lease was lost)."""
+        """Refuse everything from now on: a commit failed or the lease was lost."""
         self._failure = self._failure or error

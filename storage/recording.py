@@ -41,6 +41,8 @@ class Recording:
         self.run_key = run_key
         self.events: list[Event] = []
         self.head = EMPTY_HEAD
+        self.last_payload = 0
+        """Where a later load goes on."""
         self._bodies: dict[str, str] = {}
 
     @property
@@ -58,6 +60,8 @@ class Recording:
     ) -> None:
         """Take over stored rows (seq, type, key, body, hash) in order, checking the chain.
 
+        May be called again with the rows that have come since.
+
         Raises:
             TraceError: the chain is broken; the message names the first bad event.
         """
@@ -71,6 +75,11 @@ class Recording:
             self.events.append(Event(seq, type_, key, json.loads(body), digest))
             self.head = digest
         self._bodies.update(bodies)
+
+    @property
+    def bodies(self) -> Mapping[str, str]:
+        """The canonical text of each payload that is there."""
+        return self._bodies
 
     def get(self, payload: str) -> JSON:
         """The value a payload id names.
@@ -87,15 +96,36 @@ class Recording:
         """Whether the payload is there."""
         return payload in self._bodies
 
-    def messages(self, conversation: str) -> list[Message]:
-        """All messages of a conversation, oldest first."""
+    def messages(self, conversation: str, gap: Message | None = None) -> list[Message]:
+        """All messages of a conversation, oldest first.
+
+        ``gap`` stands in for messages that were deleted behind a tombstone.
+
+        Raises:
+            TraceError: a message is not there and there is no ``gap`` to stand in for it.
+        """
         found: list[Message] = []
+        deleted = self.deleted if gap is not None else {}
         while conversation:
+            if gap is not None and conversation in deleted:
+                found.append(gap)
+                conversation = next(iter(deleted[conversation]), "")
+                continue
             link = self.get(conversation)
             found.append(link["m"])
             conversation = link["p"]
         found.reverse()
         return found
+
+    @property
+    def deleted(self) -> dict[str, list[str]]:
+        """The deleted payloads, each with the payloads it named."""
+        tombstones = [event.body for event in self.events if event.type == "payload_deleted"]
+        return {
+            payload: body.get("links", {}).get(payload, [])
+            for body in tombstones
+            for payload in body["payloads"]
+        }
 
     def manifest(self) -> JSONObject:
         """The manifest of the run.

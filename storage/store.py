@@ -12,18 +12,20 @@ from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.dialects import postgresql, sqlite
 
-from longthought.errors import Fenced, InvalidInput, RunBusy, RunNotFound, StorageError
+from longthought.errors import Fenced, InvalidInput, RunNotFound, StorageError, StoreTooNew
+from longthought.storage import checkpoints, deletion
 from longthought.storage.database import Database, migrate, open_database
-from longthought.storage.digests import EMPTY_HEAD, canonical, new_run_key
+from longthought.storage.digests import canonical, new_run_key
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
-from longthought.storage.owner import is_gone, process_identity
+from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
-from longthought.storage.tables import events, payloads, runs, signals
-from longthought.storage.writer import GroupWriter
+from longthought.storage.rows import free_row, load_rows
+from longthought.storage.tables import runs, signals
+from longthought.storage.writer import GroupWriter, insert_rows
 from longthought.types import JSON, JSONObject
 
 __all__ = ["RunRow", "Store"]
@@ -101,11 +103,13 @@ class Store:
         database = open_database(self.url)
         try:
             await migrate(database)
-        except (SQLAlchemyError, OSError) as error:
+        except StoreTooNew:
+            await database.close()
+            raise
+        except StorageError as error:
             await database.close()
             shown = self.url.render_as_string(hide_password=True)
-            cause = getattr(error, "orig", None) or error
-            raise StorageError(f"the store {shown} cannot be opened: {cause}") from error
+            raise StorageError(f"the store {shown} cannot be opened: {error}") from error
         except BaseException:
             await database.close()
             raise
@@ -146,46 +150,52 @@ class Store:
         version: str,
         run_id: str | None = None,
         run_key: bytes | None = None,
+        parent: JSONObject | None = None,
     ) -> Journal:
         """A new run, owned by this process, with its manifest committed as the first event.
 
         ``run_key`` is random unless given; equal keys make the digests of two runs comparable.
+        ``parent`` says which run, and which of its events, a fork starts from.
 
         Raises:
             InvalidInput: the id is malformed or taken.
         """
-        run_id = run_id or f"run-{uuid.uuid4().hex[:16]}"
+        run_id = f"run-{uuid.uuid4().hex[:16]}" if run_id is None else run_id
         if not _RUN_ID.fullmatch(run_id):
             raise InvalidInput(
                 "run", f"{run_id!r} is no run id", "Use letters, digits, '.', '_', '-'"
             )
-        key = run_key or new_run_key()
-        row = {
-            "id": run_id,
-            "workflow": workflow,
-            "status": "running",
-            "attempt": 1,
-            "owner": self.owner,
-            "head": EMPTY_HEAD,
-            "length": 0,
-            "run_key": key,
-        }
-        journal = Journal(run_id, key, 1, self.writer)
+        _plain("workflow", workflow)
+        extra: JSONObject = {"parent": parent} if parent else {}
+        journal = Journal(run_id, run_key or new_run_key(), 1, self.writer)
         first = journal.stage(
             "run_started",
             format=FORMAT_VERSION,
+            run=run_id,
             longthought=version,
             workflow=workflow,
             fingerprint=fingerprint,
             manifest=journal.put(manifest),
+            **extra,
         )
-        row["created_at"] = first.body["at"]
+        journal.stage("attempt_started", attempt=1, owner=self.owner)
+        dialect = sqlite if self.database.dialect == "sqlite" else postgresql
+        row = dialect.insert(runs).values(
+            id=run_id,
+            workflow=workflow,
+            status=journal.status,
+            created_at=first.body["at"],
+            attempt=1,
+            owner=self.owner,
+            lease_until=self._now() + self.lease,
+            head=journal.head,
+            length=journal.length,
+            run_key=journal.run_key,
+        )
         try:
-            insert = sa.insert(runs).values(**row, lease_until=self._now() + self.lease)
-            await self._execute(insert)
-        except IntegrityError as error:
+            await journal.create(row.on_conflict_do_nothing())
+        except Fenced as error:
             raise InvalidInput("run", f"the id {run_id!r} is taken", "Choose another") from error
-        await journal.append("attempt_started", attempt=1, owner=self.owner)
         return journal
 
     async def claim(self, run_id: str, *, force: bool = False, fingerprint: str = "") -> Journal:
@@ -197,38 +207,37 @@ class Store:
             TraceError: its chain is broken.
             StorageError: a deleted payload makes it impossible to continue the run.
         """
-        journal = await self.database.write(lambda c: self._take_over(c, run_id, force))
-        journal.opened()
-        extra = {"fingerprint": fingerprint} if fingerprint else {}
-        await journal.append("attempt_started", attempt=journal.attempt, owner=self.owner, **extra)
+        journal = Journal(run_id, b"", 1, self.writer)
+        # what is long is read before the transaction that locks
+        await self.database.read(lambda connection: load_rows(connection, journal))
+        await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint))
         return journal
 
-    def _take_over(self, connection: sa.Connection, run_id: str, force: bool) -> Journal:
-        query = sa.select(runs, self._now().label("now")).where(runs.c.id == run_id)
-        row = connection.execute(query).one_or_none()
-        if row is None:
-            raise RunNotFound(run_id)
-        left = row.lease_until - row.now
-        if left > 0 and not force and not is_gone(row.owner):
-            raise RunBusy(run_id, row.owner, left)
+    def _take_over(
+        self, connection: sa.Connection, journal: Journal, force: bool, fingerprint: str
+    ) -> None:
+        row = free_row(connection, journal.run_id, self._now(), force)
         if row.run_key is None:
-            raise StorageError(f"run {run_id} has deleted payloads and cannot be continued")
-        attempt = row.attempt + 1
-        changed = connection.execute(
+            raise StorageError(f"run {journal.run_id} has deleted payloads and cannot be continued")
+        load_rows(connection, journal)
+        journal.opened(row.run_key, row.attempt + 1)
+        extra = {"fingerprint": fingerprint} if fingerprint else {}
+        journal.stage("attempt_started", attempt=journal.attempt, owner=self.owner, **extra)
+        piece = journal.take()
+        piece.settle()
+        connection.execute(
             sa.update(runs)
-            .where(runs.c.id == run_id, runs.c.attempt == row.attempt)
+            .where(runs.c.id == journal.run_id)
             .values(
-                attempt=attempt,
+                attempt=journal.attempt,
                 owner=self.owner,
                 lease_until=self._now() + self.lease,
-                status="running",
+                status=journal.status,
+                head=journal.head,
+                length=journal.length,
             )
         )
-        if changed.rowcount != 1:
-            raise RunBusy(run_id, "another process", self.lease)
-        journal = Journal(run_id, row.run_key, attempt, self.writer)
-        _load(connection, journal)
-        return journal
+        insert_rows(connection, piece.events, piece.payloads)
 
     async def read(self, run_id: str) -> Recording:
         """A run as it stands, for replay, show, why and audit. Takes nothing over.
@@ -239,12 +248,8 @@ class Store:
         """
 
         def load(connection: sa.Connection) -> Recording:
-            query = sa.select(runs.c.run_key).where(runs.c.id == run_id)
-            row = connection.execute(query).one_or_none()
-            if row is None:
-                raise RunNotFound(run_id)
-            recording = Recording(run_id, row.run_key)
-            _load(connection, recording)
+            recording = Recording(run_id, None)
+            recording.run_key = load_rows(connection, recording)
             return recording
 
         return await self.database.read(load)
@@ -315,9 +320,15 @@ class Store:
 
         ``key`` is the waiting place it answers; empty answers the first that waits for ``name``.
         """
+        _plain("signal", name)
         identifier = uuid.uuid4().hex
         await self.row(run_id)
-        body = canonical({"key": key, "value": value})
+        try:
+            body = canonical({"key": key, "value": value})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput("signal", f"cannot be recorded as JSON: {error}") from error
+        if "\n" in key:
+            raise InvalidInput("key", f"{key!r} is no place", "Copy it from `longthought show`")
         await self._execute(
             sa.insert(signals).values(
                 id=identifier, run_id=run_id, name=name, body=body, created_at=self._now()
@@ -333,6 +344,8 @@ class Store:
             .order_by(signals.c.created_at, signals.c.id)
         )
         rows = await self._fetch(query)
+        if not rows:
+            return 0
         seen = {event.body["signal"] for event in journal.events if event.type == "signal"}
         fresh = [row for row in rows if row[0] not in seen]
         for identifier, name, text in fresh:
@@ -341,10 +354,7 @@ class Store:
             journal.stage("signal", body["key"], signal=identifier, name=name, value=value)
         if fresh:
             await journal.flush()
-        if rows:
-            await self._execute(
-                sa.delete(signals).where(signals.c.id.in_([row[0] for row in rows]))
-            )
+        await self._execute(sa.delete(signals).where(signals.c.id.in_([row[0] for row in rows])))
         return len(fresh)
 
     async def waiting_signals(self, run_id: str) -> int:
@@ -355,25 +365,35 @@ class Store:
     async def delete_payloads(self, run_id: str, ids: list[str], reason: str) -> None:
         """Delete payloads behind a tombstone; the chain still verifies, the run is sealed.
 
+        Tombstone, deletion and the end of the run key are one transaction.
+
         Raises:
+            RunNotFound: there is no such run.
             RunBusy: the run is being driven.
             InvalidInput: an id is not a payload of this run.
         """
-        journal = await self.claim(run_id)
-        unknown = [name for name in ids if not journal.has(name)]
-        if unknown or not ids:
-            await self.release(journal)
-            raise InvalidInput(
-                "payloads", f"not in run {run_id}: {', '.join(unknown) or 'none given'}"
-            )
-        previous = [event for event in journal.events if event.type == "run_ended"]
-        status = previous[-1].body["status"] if previous else "failed"
-        journal.stage("payload_deleted", payloads=sorted(ids), reason=reason)
-        await journal.flush(status=status)
-        await self._execute(
-            sa.delete(payloads).where(payloads.c.run_id == run_id, payloads.c.id.in_(ids)),
-            sa.update(runs).where(runs.c.id == run_id).values(run_key=None, lease_until=0.0),
+        await self.database.write(
+            lambda c: deletion.delete_payloads(c, run_id, ids, reason, self._now())
         )
+        await self.database.scrub()
+
+    async def checkpoint(self) -> JSONObject:
+        """Sign the heads of all runs and keep the result; hold a copy where nobody can change it.
+
+        Raises:
+            ConfigurationError: the signing key in the data directory cannot be used.
+        """
+        return await checkpoints.create(self.database, self.directory)
+
+
+def _plain(field: str, text: str) -> None:
+    """Refuse what not every database can hold in a column of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(field, f"{text!r} is no valid text") from error
+    if "\0" in text:
+        raise InvalidInput(field, f"{text!r} holds a NUL character")
 
 
 _LISTED = (
@@ -387,18 +407,3 @@ _LISTED = (
     runs.c.length,
     runs.c.head,
 )
-
-
-def _load(connection: sa.Connection, recording: Recording) -> None:
-    rows = connection.execute(
-        sa.select(events.c.seq, events.c.type, events.c.key, events.c.body, events.c.hash)
-        .where(events.c.run_id == recording.run_id)
-        .order_by(events.c.seq)
-    )
-    bodies = connection.execute(
-        sa.select(payloads.c.id, payloads.c.body).where(payloads.c.run_id == recording.run_id)
-    )
-    recording.load(
-        ((row.seq, row.type, row.key, row.body, row.hash) for row in rows),
-        {row.id: row.body for row in bodies},
-    )

@@ -72,10 +72,12 @@ signals = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
 )
 
+# Signed heads of all runs, numbered from 1; `body` is canonical JSON (checkpoints.py).
 checkpoints = sa.Table(
     "checkpoints",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
 )

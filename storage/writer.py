@@ -2,24 +2,26 @@
 
 Everything that queued while the last transaction ran goes into the next one, then all waiters wake.
 Every append is conditional on the run's ``head`` and ``attempt``: when another attempt has taken
-the run over, no row changes, and only that run's part of the transaction is left out.
+the run over, no row changes, and only that run's part of the transaction is left out. An append
+whose head is already in place was committed before (the answer to its commit was lost): it is
+acknowledged and not written again, which is what makes a retry safe.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
-from longthought.errors import Fenced, LongthoughtError, StorageError
-from longthought.storage.database import Database
+from longthought.errors import Fenced, StorageError
+from longthought.storage.database import Database, Fault, fault_of, storage_error
 from longthought.storage.tables import events, payloads, runs
 from longthought.types import JSON
 
-__all__ = ["Append", "GroupWriter"]
+__all__ = ["Append", "GroupWriter", "insert_rows"]
 
 _FENCED_UPDATE = (
     sa.update(runs)
@@ -34,12 +36,21 @@ _FENCED_UPDATE = (
         status=sa.bindparam("new_status"),
     )
 )
+_STANDING = sa.select(runs.c.attempt, runs.c.head).where(runs.c.id == sa.bindparam("run"))
 _INSERT_EVENTS = sa.insert(events)
+_INSERT_PAYLOADS = {
+    "sqlite": sqlite.insert(payloads).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(payloads).on_conflict_do_nothing(),
+}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Append:
-    """A contiguous piece of one run's chain that is committed whole or not at all."""
+    """A contiguous piece of one run's chain that is committed whole or not at all.
+
+    ``failed`` is told an error whether or not somebody still waits; ``creates`` is the statement
+    that inserts the row of a new run, in place of advancing an old one.
+    """
 
     run_id: str
     attempt: int
@@ -49,19 +60,20 @@ class Append:
     status: str
     events: list[dict[str, JSON]]
     payloads: list[dict[str, JSON]]
-    done: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    failed: Callable[[StorageError], None]
+    creates: sa.Insert | None = None
+    settled: bool = False
+    error: StorageError | None = None
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
-    def settle(self, error: Exception | None = None) -> None:
-        """Wake the waiter; one that was cancelled meanwhile is left alone."""
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
-            self.done.exception()  # a waiter that never looks is not an unretrieved error
+    def settle(self, error: StorageError | None = None) -> None:
+        """Wake the waiters; those that were cancelled meanwhile are left alone."""
+        self.settled, self.error = True, error
+        if error is not None:
+            self.failed(error)
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class GroupWriter:
@@ -71,116 +83,140 @@ class GroupWriter:
         self._database = database
         self._queue: list[Append] = []
         self._task: asyncio.Task[None] | None = None
-        dialect = sqlite if database.dialect == "sqlite" else postgresql
-        self._insert_payloads = dialect.insert(payloads).on_conflict_do_nothing()
         self.transactions = 0
 
-    def submit(self, append: Append) -> asyncio.Future[None]:
-        """Queue an append; the future is done when it is committed (or has failed)."""
+    def submit(self, append: Append) -> None:
+        """Queue an append; it is settled when it is committed or has failed."""
         self._queue.append(append)
         if self._task is None:
             self._task = asyncio.create_task(self._drain(), name="longthought-writer")
-        return append.done
 
     async def close(self) -> None:
         """Wait until everything that was submitted is settled."""
         while self._task is not None:
-            await asyncio.shield(self._task)
+            await asyncio.wait((self._task,))
 
     async def _drain(self) -> None:
+        batch: list[Append] = []
         try:
             while self._queue:
                 batch, self._queue = self._queue, []
                 await self._commit(batch)
         finally:
             self._task = None
-            for append in self._queue:
-                append.settle(StorageError("the writer was stopped"))
+            for append in (*batch, *self._queue):
+                if not append.settled:
+                    append.settle(StorageError("the writer was stopped. Resume the run later"))
             self._queue = []
 
     async def _commit(self, batch: list[Append]) -> None:
         try:
-            fenced = await self._transaction(batch)
-        except asyncio.CancelledError:
-            for append in batch:
-                append.settle(StorageError("the writer was stopped"))
-            raise
-        except Exception as error:  # one bad append must not fail its neighbours
-            if len(batch) == 1:
-                batch[0].settle(_storage_error(error))
-                return
-            for append in batch:
-                await self._commit([append])
+            try:
+                lost = await self._transaction(batch)
+            except Exception as error:
+                if fault_of(error) is not Fault.DISCONNECTED:
+                    raise
+                lost = await self._transaction(batch)  # over a new connection
+        except Exception as error:
+            await self._fail(batch, error)
             return
         for append in batch:
-            lost = append.run_id in fenced
-            append.settle(Fenced(append.run_id, append.attempt) if lost else None)
+            append.settle(Fenced(append.run_id, append.attempt) if append in lost else None)
 
-    async def _transaction(self, batch: list[Append]) -> set[str]:
+    async def _fail(self, batch: list[Append], error: Exception) -> None:
+        """Settle what could not be written; one bad append must not fail its neighbours."""
+        if len(batch) == 1 or fault_of(error) is not Fault.CONTENT:
+            for append in batch:
+                append.settle(storage_error(error))
+            return
+        failed: dict[tuple[str, int], StorageError] = {}
+        for append in batch:
+            run = (append.run_id, append.attempt)
+            if run in failed:  # what follows a lost piece of a chain is lost with it
+                append.settle(failed[run])
+                continue
+            await self._commit([append])
+            if append.error is not None:
+                failed[run] = append.error
+
+    async def _transaction(self, batch: list[Append]) -> set[Append]:
         self.transactions += 1
-        merged = _merge(batch)
-        return await self._database.write(lambda connection: self._write(connection, merged))
+        if len(batch) == 1:
+            pieces = [batch]
+        else:
+            pieces = _pieces(batch)
+        return await self._database.write(lambda connection: _write(connection, pieces))
 
-    def _write(self, connection: sa.Connection, appends: list[Append]) -> set[str]:
-        fenced: set[str] = set()
-        new_events: list[dict[str, JSON]] = []
-        new_payloads: list[dict[str, JSON]] = []
-        for append in appends:
-            if _advance(connection, append):
+
+def _pieces(batch: list[Append]) -> list[list[Append]]:
+    """Appends that follow each other advance their run's head once.
+
+    Runs come in the order of their ids, so that two processes never lock two rows crosswise.
+    """
+    pieces: list[list[Append]] = []
+    for append in sorted(batch, key=lambda append: append.run_id):
+        last = pieces[-1][-1] if pieces else None
+        follows = (
+            last is not None
+            and last.run_id == append.run_id
+            and last.attempt == append.attempt
+            and last.head == append.previous
+            and last.creates is None
+        )
+        if follows:
+            pieces[-1].append(append)
+        else:
+            pieces.append([append])
+    return pieces
+
+
+def _write(connection: sa.Connection, pieces: list[list[Append]]) -> set[Append]:
+    """Write what the fence lets through; returns what it did not."""
+    lost: set[Append] = set()
+    new_events: list[dict[str, JSON]] = []
+    new_payloads: list[dict[str, JSON]] = []
+    for piece in pieces:
+        if _advance(connection, piece):
+            for append in piece:
                 new_events += append.events
                 new_payloads += append.payloads
-            else:
-                fenced.add(append.run_id)
-        if new_payloads:
-            connection.execute(self._insert_payloads, new_payloads)
-        if new_events:
-            connection.execute(_INSERT_EVENTS, new_events)
-        return fenced
+        elif not _stands(connection, piece[-1]):
+            lost.update(piece)
+    insert_rows(connection, new_events, new_payloads)
+    return lost
 
 
-def _merge(batch: list[Append]) -> list[Append]:
-    """Appends of one run follow each other; together they advance its head once."""
-    merged: dict[str, Append] = {}
-    for append in batch:
-        first = merged.get(append.run_id)
-        if first is None or first.attempt != append.attempt:
-            merged[append.run_id] = Append(
-                append.run_id,
-                append.attempt,
-                append.previous,
-                append.head,
-                append.length,
-                append.status,
-                list(append.events),
-                list(append.payloads),
-                append.done,
-            )
-            continue
-        first.head, first.length, first.status = append.head, append.length, append.status
-        first.events += append.events
-        first.payloads += append.payloads
-    return list(merged.values())
+def insert_rows(
+    connection: sa.Connection,
+    new_events: list[dict[str, JSON]],
+    new_payloads: list[dict[str, JSON]],
+) -> None:
+    """Insert rows of a chain whose run row has just been advanced in the same transaction."""
+    if new_payloads:
+        connection.execute(_INSERT_PAYLOADS[connection.dialect.name], new_payloads)
+    if new_events:
+        connection.execute(_INSERT_EVENTS, new_events)
 
 
-def _advance(connection: sa.Connection, append: Append) -> bool:
+def _advance(connection: sa.Connection, piece: list[Append]) -> bool:
+    first, last = piece[0], piece[-1]
+    if first.creates is not None:
+        return connection.execute(first.creates).rowcount == 1
     result = connection.execute(
         _FENCED_UPDATE,
         {
-            "run": append.run_id,
-            "fence_attempt": append.attempt,
-            "fence_head": append.previous,
-            "new_head": append.head,
-            "new_length": append.length,
-            "new_status": append.status,
+            "run": first.run_id,
+            "fence_attempt": first.attempt,
+            "fence_head": first.previous,
+            "new_head": last.head,
+            "new_length": last.length,
+            "new_status": last.status,
         },
     )
     return result.rowcount == 1
 
 
-def _storage_error(error: Exception) -> Exception:
-    if isinstance(error, LongthoughtError):
-        return error
-    if isinstance(error, SQLAlchemyError):
-        cause = getattr(error, "orig", None) or error
-        return StorageError(f"the store could not be written: {cause}. Resume the run later")
-    return StorageError(f"the store could not be written: {type(error).__name__}: {error}")
+def _stands(connection: sa.Connection, append: Append) -> bool:
+    """Whether an earlier try whose answer was lost has committed this append."""
+    row = connection.execute(_STANDING, {"run": append.run_id}).one_or_none()
+    return row is not None and row.attempt == append.attempt and row.head == append.head

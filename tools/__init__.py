@@ -1,1 +1,24 @@
-"""Face to be written."""
+"""What a branch can do to the world: the tool protocol, tools that come along, running them."""
+
+from longthought.tools.calculator import calculator
+from longthought.tools.function import FunctionTool, tool
+from longthought.tools.protocol import Tool, ToolCall, ToolContext, ToolResult, ToolSpec
+from longthought.tools.python import python
+from longthought.tools.running import parse_arguments, redactor, run_tool
+from longthought.tools.search import search
+
+__all__ = [
+    "FunctionTool",
+    "Tool",
+    "ToolCall",
+    "ToolContext",
+    "ToolResult",
+    "ToolSpec",
+    "calculator",
+    "parse_arguments",
+    "python",
+    "redactor",
+    "run_tool",
+    "search",
+    "tool",
+]

@@ -1,1 +1,1 @@
-"""Alembic migrations of the store; `longthought.storage.engine` applies them on opening."""
+"""Alembic migrations of the store; `longthought.storage.database` applies them on opening."""

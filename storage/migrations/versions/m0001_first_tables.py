@@ -61,8 +61,9 @@ def upgrade() -> None:
     op.create_index("ix_signals_run_id", "signals", ["run_id"])
     op.create_table(
         "checkpoints",
+        sa.Column("number", sa.Integer, nullable=False, autoincrement=False),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_checkpoints"),
+        sa.PrimaryKeyConstraint("number", name="pk_checkpoints"),
     )

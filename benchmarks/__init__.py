@@ -1,0 +1,1 @@
+"""What longthought costs, as figures: ``python -m benchmarks.NAME [--quick] [--json]``."""

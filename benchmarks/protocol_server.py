@@ -1,0 +1,439 @@
+"""A server on loopback that speaks Chat Completions, with a fixed job and faults to order.
+
+The address says what it does: ``/t5/v1`` answers five times with a tool call and then with a
+text, ``/t0,slow/v1`` answers at once, word by word with a pause before each. See :data:`MODES`.
+It has no latency of its own and needs nothing but the standard library.
+
+    with protocol_server() as server:
+        model = OpenAIModel("toy", base_url=server.address("t5"), api_key="any")
+
+``python -m benchmarks.protocol_server`` runs it alone and prints its address; :func:`in_process`
+does so for a benchmark, so that the server's work is not measured with the client's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["FINAL", "MODES", "ProtocolServer", "in_process", "protocol_server"]
+
+FINAL = "The sum of all numbers is 42, naïve as 漢字 may seem."
+
+MODES = {
+    "tN": "N turns with tool calls before the final text (default 0)",
+    "pN": "N tool calls in each of them (default 1)",
+    "wN": "a final text of N words",
+    "ignore-max": "never stop at the maximum",
+    "hidden": "40 reasoning tokens in the usage that nobody sees",
+    "reasoning": "visible reasoning in `reasoning_content`",
+    "opaque": "visible reasoning in `reasoning`, with `reasoning_details` and call signatures",
+    "no-usage": "send no usage",
+    "running": "send the usage so far with every piece of a stream",
+    "lost-end": "close the connection after the reply and before its usage",
+    "no-done": "leave out [DONE] at the end of a stream",
+    "statusN": "refuse every call with status N and Retry-After: 7",
+    "flakyN": "refuse the first N calls of this address with 503 and Retry-After: 0",
+    "context": "refuse with 400: the context is too long",
+    "echo-key": "refuse with 401 and repeat the key",
+    "drop": "close the connection instead of answering",
+    "malformed": "answer with something that is no JSON",
+    "truncated": "close the connection in mid-reply",
+    "broken-off": "end a stream properly, but in mid-reply",
+    "empty": "answer without choices",
+    "odd": "answer with choices of a form that nobody knows",
+    "error": "answer with an error object and status 200, in mid-reply if streamed",
+    "refusal": "refuse to answer, politely",
+    "bytes": "send 7 bytes at a time",
+    "slow": "pause 20 ms before each piece of a reply",
+    "hang": "never answer",
+}
+_HIDDEN_TOKENS = 40
+_THOUGHT = ["Add", " them", " up", "."]
+_PAUSE = 0.02
+
+
+class ProtocolServer:
+    """The running server. ``url`` is its root; counts are kept over all calls."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.counts: Counter[str] = Counter()
+        self.flaky: Counter[str] = Counter()
+
+    def address(self, modes: str = "t0") -> str:
+        """The base URL under which the server behaves as ``modes`` say, separated by commas."""
+        return f"{self.url}/{modes}/v1"
+
+    def stats(self) -> dict[str, int]:
+        """What was received and sent: calls, prompt_tokens, completion_tokens, lost, in_flight."""
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as answer:
+            return dict(json.load(answer))
+
+
+class _Job:
+    """One call: what its address and its body ask for."""
+
+    def __init__(self, address: str, body: bytes) -> None:
+        self.address = address
+        self.modes = [mode for mode in address.split(",") if mode]
+        self.request: dict[str, Any] = json.loads(body)
+        self.prompt_tokens = len(_compact(self.request["messages"])) // 4
+        self.stream = bool(self.request.get("stream"))
+        self.limit = self._limit()
+        hidden = _HIDDEN_TOKENS if self.has("hidden") else 0
+        self.hidden = min(hidden, self.limit)
+        pieces = self._pieces()
+        room = max(0, self.limit - self.hidden)
+        self.cut = len(pieces) > room
+        self.pieces = pieces[:room]
+        self.completion_tokens = self.hidden + len(self.pieces)
+
+    def has(self, mode: str) -> bool:
+        return mode in self.modes
+
+    def number(self, letters: str, default: int = 0) -> int:
+        for mode in self.modes:
+            if mode.startswith(letters) and mode[len(letters) :].isdigit():
+                return int(mode[len(letters) :])
+        return default
+
+    @property
+    def finish(self) -> str:
+        if self.cut:
+            return "length"
+        return "tool_calls" if "tool_calls" in self.message() else "stop"
+
+    def message(self) -> dict[str, Any]:
+        """The whole message: the pieces put together."""
+        message: dict[str, Any] = {"role": "assistant", "content": None}
+        for piece in self.pieces:
+            for field, value in piece.items():
+                if field == "tool_calls":
+                    self._add_call(message.setdefault("tool_calls", []), value[0])
+                elif isinstance(value, str):
+                    message[field] = (message.get(field) or "") + value
+                else:
+                    message[field] = value
+        return message
+
+    def usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.prompt_tokens // 2},
+            "completion_tokens_details": {"reasoning_tokens": self.hidden + self._thought()},
+        }
+
+    def _thought(self) -> int:
+        return sum("reasoning" in piece or "reasoning_content" in piece for piece in self.pieces)
+
+    def _limit(self) -> int:
+        if self.has("ignore-max"):
+            return 1 << 30
+        for field in ("max_completion_tokens", "max_tokens"):
+            if field in self.request:
+                return int(self.request[field])
+        return 1 << 30
+
+    def _pieces(self) -> list[dict[str, Any]]:
+        """The reply as deltas of one token each."""
+        messages = self.request["messages"]
+        turn = sum(1 for message in messages if message["role"] == "assistant")
+        pieces: list[dict[str, Any]] = []
+        if self.has("reasoning"):
+            pieces += [{"reasoning_content": word} for word in _THOUGHT]
+        if self.has("opaque"):
+            pieces += [{"reasoning": word} for word in _THOUGHT]
+            pieces[0]["reasoning_details"] = [{"index": 0, "type": "secret", "data": "s3"}]
+        if self.has("refusal"):
+            return [*pieces, *({"refusal": word} for word in ("I", " cannot", "."))]
+        if turn < self.number("t"):
+            for index in range(self.number("p", 1)):
+                pieces += self._call(turn, index)
+            return pieces
+        words = [f"{word} " for word in FINAL.split(" ")]
+        count = self.number("w", len(words))
+        text = [words[index % len(words)] for index in range(count)]
+        text[-1:] = [word.rstrip() for word in text[-1:]]
+        return pieces + [{"content": word} for word in text]
+
+    def _call(self, turn: int, index: int) -> Iterator[dict[str, Any]]:
+        arguments = json.dumps({"a": turn, "b": index + 1})
+        head: dict[str, Any] = {"index": index, "id": f"call_{turn}{index}", "type": "function"}
+        head["function"] = {"name": "add", "arguments": ""}
+        if self.has("opaque"):
+            head["extra_content"] = {"signature": "s4"}
+        yield {"tool_calls": [head]}
+        for part in (arguments[:6], arguments[6:]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
+
+    def _add_call(self, calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
+        if piece["index"] == len(calls):
+            own = {key: value for key, value in piece.items() if key != "index"}
+            calls.append({**own, "function": dict(piece["function"])})
+        else:
+            calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: requests with a Content-Length, one after the other."""
+
+    def __init__(self, server: ProtocolServer) -> None:
+        self.server = server
+        self.buffer = b""
+        self.task: asyncio.Task[None] | None = None
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.server.counts["connections"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.task is not None and not self.task.done():
+            self.server.counts["lost"] += 1
+            self.task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, end, rest = self.buffer.partition(b"\r\n\r\n")
+        if not end:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        length = int(headers.get("content-length", 0))
+        if len(rest) < length:
+            return
+        self.buffer = rest[length:]
+        self.take(first.split(" ")[1], headers, rest[:length])
+
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        if path == "/stats":
+            self.reply(200, dict(self.server.counts))
+            return
+        modes, _, endpoint = path.lstrip("/").partition("/")
+        if endpoint != "v1/chat/completions":
+            self.refuse(404, f"there is no {path}")
+            return
+        job = _Job(modes, body)
+        self.server.counts["calls"] += 1
+        if self.refused(job, headers):
+            return
+        if job.has("slow") or job.has("hang") or job.has("bytes"):
+            self.task = asyncio.get_running_loop().create_task(self.in_time(job))
+        else:
+            self.transport.write(b"".join(self.parts(job)))
+            self.sent(job, job.completion_tokens)
+
+    def refused(self, job: _Job, headers: dict[str, str]) -> bool:
+        status = job.number("status")
+        if self.server.flaky[job.address] < job.number("flaky"):
+            self.server.flaky[job.address] += 1
+            self.refuse(503, "overloaded", {"retry-after": "0"})
+        elif job.has("drop"):
+            self.transport.abort()
+        elif status:
+            self.refuse(status, f"refused with {status}", {"retry-after": "7"})
+        elif job.has("context"):
+            self.refuse(400, "This model's maximum context length is 16 tokens.")
+        elif job.has("echo-key"):
+            self.refuse(401, f"Incorrect API key provided: {headers.get('authorization')}")
+        elif job.has("malformed") and not job.stream:
+            self.transport.write(_head(200, "application/json", 9) + b'{"choices')
+        elif job.has("empty") and not job.stream:
+            self.reply(200, {**_envelope(), "choices": []})
+        elif job.has("odd") and not job.stream:
+            self.reply(200, {**_envelope(), "choices": [{"message": [7]}]})
+        elif job.has("error") and not job.stream:
+            self.reply(200, {"error": {"message": "the engine died", "code": 500}})
+        else:
+            return False
+        return True
+
+    def sent(self, job: _Job, tokens: int) -> None:
+        self.server.counts["streams"] += job.stream
+        self.server.counts["prompt_tokens"] += job.prompt_tokens
+        self.server.counts["completion_tokens"] += tokens
+        if job.has("truncated") or job.has("lost-end"):
+            self.transport.close()
+
+    async def in_time(self, job: _Job) -> None:
+        """Answer a piece at a time, counting what left before the client went."""
+        counts = self.server.counts
+        counts["in_flight"] += 1
+        done = 0
+        try:
+            if job.has("hang"):
+                await asyncio.Event().wait()
+            data = self.parts(job)
+            if job.has("bytes"):
+                whole = b"".join(data)
+                data = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+            for part in data:
+                await asyncio.sleep(_PAUSE if job.has("slow") else 0)
+                self.transport.write(part)
+                done += job.has("slow") and part is not data[0]
+        finally:
+            counts["in_flight"] -= 1
+            self.sent(job, job.completion_tokens if job.has("bytes") else done)
+
+    def parts(self, job: _Job) -> list[bytes]:
+        """The bytes of the answer; streamed, one item for the head and one for each event."""
+        if job.stream:
+            return [_head(200, "text/event-stream", None), *_events(job)]
+        choice = {"index": 0, "message": job.message(), "finish_reason": job.finish}
+        body: dict[str, Any] = {**_envelope(), "choices": [choice], "usage": job.usage()}
+        if job.has("no-usage"):
+            del body["usage"]
+        text = _compact(body)
+        if job.has("truncated"):
+            return [_head(200, "application/json", len(text)), text[: len(text) // 2]]
+        return [_head(200, "application/json", len(text)), text]
+
+    def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        text = _compact(body)
+        self.transport.write(_head(status, "application/json", len(text), headers) + text)
+
+    def refuse(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        self.server.counts["refused"] += 1
+        error = {"message": message, "type": "invalid_request_error", "code": None}
+        self.reply(status, {"error": error}, headers)
+
+
+def _events(job: _Job) -> Iterator[bytes]:
+    def event(value: dict[str, Any]) -> bytes:
+        return _chunk(b"data: " + _compact(value) + b"\n\n")
+
+    def choice(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        one = {"index": 0, "delta": delta, "finish_reason": finish}
+        return event({**_envelope("chat.completion.chunk"), "choices": [one]})
+
+    if job.has("odd"):
+        yield event({"choices": [{"delta": [7]}]})
+    if job.has("malformed"):
+        yield _chunk(b'data: {"choices\n\n')
+    if not job.has("empty"):
+        yield choice({"role": "assistant", "content": ""})
+        yield _chunk(b": a comment\r\n\r\n")
+        half = len(job.pieces) // 2
+        for number, piece in enumerate(job.pieces):
+            if number == half and (job.has("truncated") or job.has("broken-off")):
+                if job.has("broken-off"):
+                    yield b"0\r\n\r\n"
+                return
+            if number == half and job.has("error"):
+                yield event({"error": {"message": "the engine died", "code": 500}})
+            yield choice(piece)
+            if job.has("running"):
+                yield event({"choices": [], "usage": {**job.usage(), "completion_tokens": number}})
+        yield choice({}, job.finish)
+    if job.has("lost-end"):
+        return
+    options = job.request.get("stream_options") or {}
+    if options.get("include_usage") and not job.has("no-usage"):
+        envelope = _envelope("chat.completion.chunk")
+        yield event({**envelope, "choices": [], "usage": job.usage()})
+    if not job.has("no-done"):
+        yield _chunk(b"data: [DONE]\n\n")
+    yield b"0\r\n\r\n"
+
+
+def _envelope(kind: str = "chat.completion") -> dict[str, Any]:
+    own = {"id": "chatcmpl-1", "object": kind, "created": 1_700_000_000}
+    return {**own, "model": "toy-2026", "system_fingerprint": "fp_1"}
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _head(
+    status: int, kind: str, length: int | None, headers: dict[str, str] | None = None
+) -> bytes:
+    size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+    extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return f"HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\n{size}\r\n{extra}\r\n".encode()
+
+
+async def _serve(server: ProtocolServer, ready: Any, stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: _Connection(server), "127.0.0.1", 0, backlog=2048)
+    async with listener:
+        server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        ready()
+        await stop.wait()
+
+
+@contextlib.contextmanager
+def protocol_server() -> Iterator[ProtocolServer]:
+    """The server in a thread of its own, for as long as the block runs."""
+    server, ready = ProtocolServer(), threading.Event()
+    ends: list[Any] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        ends.extend((asyncio.get_running_loop(), stop))
+        await _serve(server, ready.set, stop)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop, stop = ends
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+@contextlib.contextmanager
+def in_process() -> Iterator[ProtocolServer]:
+    """The server in a process of its own, for as long as the block runs."""
+    command = [sys.executable, "-m", "benchmarks.protocol_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        server = ProtocolServer()
+        try:
+            server.url = process.stdout.readline().strip() if process.stdout else ""
+            yield server
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    """Run the server until it is interrupted and print its address."""
+    modes = "\n".join(f"  {mode:12} {text}" for mode, text in MODES.items())
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "") + "\nModes:\n" + modes,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    server = ProtocolServer()
+
+    async def run() -> None:
+        await _serve(server, lambda: print(server.url, flush=True), asyncio.Event())
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Accounts: the running figures of one scope. Only the ledger and its waiting line change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from longthought.budgets.amounts import KINDS, NANODOLLARS_PER_DOLLAR, Amount
+from longthought.budgets.limits import Budget
+from longthought.errors import BudgetExhausted
+
+__all__ = ["Account", "Cap", "as_amount", "impossible"]
+
+
+class Cap(NamedTuple):
+    """One limit: index of its kind in ``KINDS``, the limit, and what the last answer keeps."""
+
+    kind: int
+    limit: int
+    kept: int
+
+    def open_to(self, allowance: bool) -> int:
+        """The part of the limit that a caller with or without the allowance may use."""
+        return self.limit if allowance else self.limit - self.kept
+
+
+class Account:
+    """Figures of one scope as plain lists in the order of ``KINDS``.
+
+    ``waiting`` counts the waiters and ``open`` the reservations here and below; ``notify`` is
+    called after every change.
+    """
+
+    __slots__ = ("budget", "caps", "name", "notify", "open", "reserved", "spent", "waiting")
+
+    def __init__(self, name: str, budget: Budget, notify: Callable[[], None] | None) -> None:
+        self.name = name
+        self.notify = notify
+        self.spent = [0] * len(KINDS)
+        self.reserved = [0] * len(KINDS)
+        self.waiting = 0
+        self.open = 0
+        self.limit_by(budget)
+
+    def limit_by(self, budget: Budget) -> None:
+        """Put new limits in force."""
+        self.budget = budget
+        self.caps = [
+            Cap(index, limit, budget.kept_back(kind))
+            for index, kind in enumerate(KINDS)
+            if (limit := budget.limit(kind)) is not None
+        ]
+
+    def move(self, reserved: Sequence[int], spent: Sequence[int]) -> None:
+        """Add to what is reserved and spent; negative figures take away."""
+        mine, gone = self.reserved, self.spent
+        for kind, figure in enumerate(reserved):
+            if figure:
+                mine[kind] += figure
+        for kind, figure in enumerate(spent):
+            if figure:
+                gone[kind] += figure
+
+    def overrun(self) -> list[int]:
+        """By how much spent and reserved together stand above each limit."""
+        over = [0] * len(KINDS)
+        for kind, limit, _ in self.caps:
+            over[kind] = max(0, self.spent[kind] + self.reserved[kind] - limit)
+        return over
+
+    def exhausted_by(self, cap: Cap, needed: int) -> BudgetExhausted:
+        """The error that says this limit cannot give what is needed; money in dollars."""
+        if KINDS[cap.kind] == "nanodollars":
+            unit = NANODOLLARS_PER_DOLLAR
+            return BudgetExhausted("usd", self.name, cap.limit / unit, needed / unit)
+        return BudgetExhausted(KINDS[cap.kind], self.name, cap.limit, needed)
+
+
+def impossible(
+    accounts: Sequence[Account], need: Sequence[int], allowance: bool
+) -> BudgetExhausted | None:
+    """The error if ``need`` would not fit even if every reservation came back unspent."""
+    for account in accounts:
+        spent = account.spent
+        for cap in account.caps:
+            wanted = need[cap.kind]
+            if wanted and spent[cap.kind] + wanted > cap.open_to(allowance):
+                return account.exhausted_by(cap, wanted)
+    return None
+
+
+def as_amount(figures: Sequence[int]) -> Amount:
+    """An amount from figures in the order of ``KINDS``."""
+    return Amount(*figures)

@@ -1,0 +1,201 @@
+"""The waiting line of a ledger: who gets what next. Order, shares and cancellation live here.
+
+Rules, in this order:
+
+1. Who can never be served any more is told so at once; nobody hangs.
+2. First come, first served. A waiter that does not fit holds back those behind it, but only where
+   both need the same kind from the same scope: a branch stuck at its own limit stops no other.
+3. A wish that accepts less is served its share: what is free divided by all who wait for it, never
+   below its minimum. Alone, it gets all it wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from longthought.budgets.accounts import Account, impossible
+from longthought.budgets.amounts import KINDS, Vector
+
+if TYPE_CHECKING:
+    from longthought.budgets.ledger import Reservation
+
+__all__ = ["Claims", "Line", "Waiter", "Wish"]
+
+Claims = set[tuple[Account, int]]
+"""(account, kind) that a waiter further ahead has a right to."""
+
+_NANODOLLARS = KINDS.index("nanodollars")
+_OUTPUT = KINDS.index("output_tokens")
+
+
+class Wish:
+    """Anything between ``low`` and ``high``, in equal steps of all kinds at once.
+
+    A call that gets fewer output tokens also needs fewer tokens and less money, so one number of
+    steps scales all kinds together. One step is one output token where output is what varies.
+    """
+
+    __slots__ = ("high", "low", "span", "steps")
+
+    def __init__(self, low: Vector, high: Vector) -> None:
+        self.low, self.high = low, high
+        self.span = tuple(b - a for a, b in zip(low, high, strict=True))
+        if min(low) < 0 or min(self.span) < 0:
+            raise ValueError(f"need 0 <= minimum <= amount in every kind, got {low} and {high}")
+        self.steps = self.span[_OUTPUT] or max(self.span)
+
+    def at(self, step: int) -> Vector:
+        """The figures at one step, rounded up."""
+        if step >= self.steps:
+            return self.high
+        if step <= 0:
+            return self.low
+        figures = [
+            low - (-step * span // self.steps)
+            for low, span in zip(self.low, self.span, strict=True)
+        ]
+        if self._money_rounds:
+            # Both ends are rounded up to nano-dollars; between them that may lie one too low.
+            figures[_NANODOLLARS] = min(figures[_NANODOLLARS] + 1, self.high[_NANODOLLARS])
+        return tuple(figures)
+
+    def most(self, kind: int, room: int) -> int:
+        """The largest step that needs at most ``room`` above the lowest figure of a kind."""
+        span = self.span[kind]
+        if room >= span:
+            return self.steps
+        if kind == _NANODOLLARS and self._money_rounds:
+            room -= 1
+        return max(0, room) * self.steps // span
+
+    @property
+    def _money_rounds(self) -> bool:
+        return self.span[_NANODOLLARS] % self.steps != 0
+
+    def served(
+        self,
+        accounts: Sequence[Account],
+        allowance: bool,
+        claims: Claims,
+        me: int,
+    ) -> tuple[Vector | None, int]:
+        """What the wish gets now, or None and how far up the accounts it is blocked.
+
+        ``me`` is 1 if the wish itself is counted among the waiting, else 0.
+        """
+        step, blocked = self.steps, -1
+        low, high = self.low, self.high
+        for place, account in enumerate(accounts):
+            rivals = account.waiting - me
+            for cap in account.caps:
+                kind = cap.kind
+                if not high[kind]:
+                    continue
+                free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                room = free - low[kind]
+                if (low[kind] and room < 0) or (claims and (account, kind) in claims):
+                    blocked = place
+                elif self.span[kind]:
+                    if rivals > 0:
+                        room = min(room, free // (rivals + 1) - low[kind])
+                    step = min(step, self.most(kind, room))
+        return (None, blocked) if blocked >= 0 else (self.at(step), -1)
+
+
+class Waiter:
+    """One caller in the line, with the future that wakes it."""
+
+    __slots__ = ("accounts", "allowance", "future", "reserve", "wish")
+
+    def __init__(
+        self,
+        accounts: Sequence[Account],
+        wish: Wish,
+        allowance: bool,
+        reserve: Callable[[Vector, bool], Reservation],
+        future: asyncio.Future[Reservation],
+    ) -> None:
+        self.accounts, self.wish, self.allowance = accounts, wish, allowance
+        self.reserve, self.future = reserve, future
+
+
+class Line:
+    """All waiters of one tree of scopes, in order of arrival.
+
+    Futures belong to the loop that was running when their caller arrived. Waiters of a loop that
+    has been closed are dropped, so a ledger outlives the loops it was used in.
+    """
+
+    __slots__ = ("_armed_on", "_waiters")
+
+    def __init__(self) -> None:
+        self._waiters: dict[Waiter, None] = {}
+        self._armed_on: asyncio.AbstractEventLoop | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def join(self, waiter: Waiter) -> None:
+        """Add a waiter. It is looked at in the next turn of the loop, not at once.
+
+        Callers that arrive in the same turn are thus seen together and share; otherwise the first
+        of many branches would take all that is free.
+        """
+        self._waiters[waiter] = None
+        for account in waiter.accounts:
+            account.waiting += 1
+        loop = waiter.future.get_loop()
+        if self._armed_on is not loop:
+            self._armed_on = loop
+            loop.call_soon(self._wake)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take out a caller that gave up, giving back what it may have been granted meanwhile."""
+        future = waiter.future
+        if waiter in self._waiters:
+            self._drop(waiter)
+            self.pump()
+        elif future.done() and not future.cancelled() and future.exception() is None:
+            future.result().release()
+
+    def pump(self) -> Claims:
+        """Serve whoever can be served; returns what those still waiting have a right to."""
+        claims: Claims = set()
+        for waiter in list(self._waiters):
+            self._fail_or_keep(waiter)
+        for waiter in list(self._waiters):
+            if waiter not in self._waiters:  # served by a callback that used the ledger
+                continue
+            wish, accounts = waiter.wish, waiter.accounts
+            granted, blocked = wish.served(accounts, waiter.allowance, claims, 1)
+            if granted is not None:
+                self._drop(waiter)
+                waiter.future.set_result(waiter.reserve(granted, waiter.allowance))
+                continue
+            # What it needs from the scopes below the one that blocks it stays claimed too, or
+            # two scarce kinds could keep it waiting in turn for ever.
+            for account in accounts[: blocked + 1]:
+                claims.update((account, cap.kind) for cap in account.caps if wish.low[cap.kind])
+        return claims
+
+    def _wake(self) -> None:
+        self._armed_on = None
+        self.pump()
+
+    def _fail_or_keep(self, waiter: Waiter) -> None:
+        if waiter not in self._waiters:
+            return
+        if waiter.future.done() or waiter.future.get_loop().is_closed():
+            self._drop(waiter)
+            return
+        error = impossible(waiter.accounts, waiter.wish.low, waiter.allowance)
+        if error is not None:
+            self._drop(waiter)
+            waiter.future.set_exception(error)
+
+    def _drop(self, waiter: Waiter) -> None:
+        del self._waiters[waiter]
+        for account in waiter.accounts:
+            account.waiting -= 1

@@ -1,0 +1,48 @@
+"""A branch as the executor sees it: one line of thought with its own tail of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from longthought.budgets import Branch as Slot
+from longthought.orchestrator.strategies.policy import Ask
+from longthought.types import JSON, Candidate, Message, Model, Sampling, Verdict
+
+__all__ = ["Branch"]
+
+
+@dataclass(slots=True)
+class Branch:
+    """State of one branch while it runs.
+
+    ``tail`` holds events that are decided but not yet in the chain: they enter it together with the
+    branch's next dispatch or its end, so that a branch's last result and its tell commit together.
+    """
+
+    ask: Ask
+    place: str
+    model: Model
+    slot: Slot
+    sampling: Sampling
+    live: asyncio.Event
+    """Set when the search has taken in every recorded input; live effects wait for it."""
+    messages: list[Message]
+    """The conversation so far; the branch's own list."""
+    step: bool = False
+    tail: list[tuple[str, str, dict[str, JSON]]] = field(default_factory=list)
+    candidate: Candidate | None = None
+    verdict: Verdict | None = None
+    tokens: int = 0
+    output_tokens: int = 0
+    turns: int = 0
+    status: str = "new"
+    reason: str = ""
+    task: Any = None
+    """The asyncio task, for cancelling."""
+
+    def texts(self) -> Sequence[str]:
+        """The text of every assistant message, in order."""
+        return [str(m["content"] or "") for m in self.messages if m["role"] == "assistant"]

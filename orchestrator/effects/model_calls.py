@@ -1,0 +1,416 @@
+"""A model call: reserved before it leaves, topped up while it flows, settled on what was used."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from longthought.budgets import (
+    Amount,
+    Price,
+    Reservation,
+    admit,
+    call_bound,
+    usage_amount,
+)
+from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
+from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.places import Frame, current_frame
+from longthought.orchestrator.session import MISSING, Session
+from longthought.storage import Event
+from longthought.types import (
+    JSON,
+    UNBOUNDED_TOKENS,
+    Capabilities,
+    Delta,
+    JSONObject,
+    Message,
+    Model,
+    ModelReply,
+    ModelRequest,
+    Sampling,
+    Usage,
+)
+
+__all__ = ["ModelCall", "call_model"]
+
+_FIRST_GRANT = 256
+"""Output tokens granted at first to a model that can ask for more while it generates."""
+_LEAST_GRANT = 32
+"""Fewer output tokens than this are not worth a call."""
+
+
+@dataclass(slots=True)
+class ModelCall:
+    """What is asked of a model. ``known`` are the conversation ids of the first messages."""
+
+    messages: Sequence[Message]
+    model: Model
+    tools: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    output: JSONObject | None = None
+    continue_last: bool = False
+    known: Sequence[str] = ()
+    last_answer: bool = False
+    """Whether the tokens kept back for a final answer may be used."""
+
+    def request(self, session: Session) -> ModelRequest:
+        """The request as the model gets it."""
+        request: ModelRequest = {"model": self.model.name, "messages": list(self.messages)}
+        if self.tools:
+            request["tools"] = [session.tools[name].spec.definition() for name in self.tools]
+        if self.sampling:
+            request["sampling"] = self.sampling
+        if self.output is not None:
+            request["output"] = self.output
+        if self.continue_last:
+            request["continue_last"] = True
+        return request
+
+    def recorded_form(self, session: Session, ids: Sequence[str]) -> JSONObject:
+        """The request as it is recorded: messages and tools by their ids."""
+        form: JSONObject = {"model": self.model.name, "conversation": ids[-1] if ids else ""}
+        if self.tools:
+            form["tools"] = session.toolset(self.tools)
+        if self.sampling:
+            form["sampling"] = dict(self.sampling)
+        if self.output is not None:
+            form["output"] = self.output
+        if self.continue_last:
+            form["continue_last"] = True
+        return form
+
+
+async def call_model(session: Session, call: ModelCall, *, defer: bool = False) -> ModelReply:
+    """Ask a model, or hand out the recorded reply.
+
+    With ``defer`` the reply is committed with the branch's next dispatch or its end; the caller
+    must not act on it in any other way before.
+
+    Raises:
+        BackendError: the backend failed, all tries included (a recorded failure fails again).
+        BudgetExhausted: the budget has no room for this call.
+        QuestionRefused, UnpricedModel, BackendRefused: nothing was sent.
+        Diverged, ReplayStopped: see :meth:`Session.recorded`.
+    """
+    frame = current_frame()
+    key = frame.next_key("model")
+    ids = session.conversation(call.messages, call.known)
+    form = call.recorded_form(session, ids)
+    event = session.recorded(key, form, frame)
+    if event is not MISSING:
+        return _recorded_reply(session, event, frame.branch)
+    await session.until_live(frame)
+    live = _LiveCall(session, call, frame, key, session.put(form), ids)
+    reply = await live.perform()
+    if not defer:
+        await session.commit(frame)
+    return reply
+
+
+def _recorded_reply(session: Session, event: Event, branch: Branch | None) -> ModelReply:
+    result = session.result_of(event)
+    match event.body["status"]:
+        case "error":
+            raise BackendError(result["error"], status=result.get("status"))
+        case "budget":
+            raise BudgetExhausted(
+                result["kind"], result["scope"], result["limit"], result["needed"]
+            )
+        case "refused":
+            raise QuestionRefused(result["field"], result["problem"], result["fix"])
+    message = session.recording.get(result.pop("conversation"))["m"]
+    reply: ModelReply = {"message": message, **result}
+    _count(branch, Usage.from_json(reply["usage"]))
+    return reply
+
+
+def _count(branch: Branch | None, usage: Usage) -> None:
+    if branch is not None:
+        branch.tokens += usage.total_tokens
+        branch.output_tokens += usage.completion_tokens
+
+
+class _Grant:
+    """The output tokens of one call; topping up is committed before it may be used."""
+
+    __slots__ = ("_call", "tokens")
+
+    def __init__(self, call: _LiveCall, tokens: int) -> None:
+        self._call, self.tokens = call, tokens
+
+    async def top_up(self, wanted: int) -> int:
+        return await self._call.top_up(wanted)
+
+
+class _LiveCall:
+    """One call on its way, with all its tries."""
+
+    def __init__(
+        self,
+        session: Session,
+        call: ModelCall,
+        frame: Frame,
+        key: str,
+        request_id: str,
+        ids: list[str],
+    ) -> None:
+        self.session, self.call, self.frame, self.key = session, call, frame, key
+        self.request_id, self.ids = request_id, ids
+        self.request = call.request(session)
+        self.model = call.model
+        kind = session.definition.model_kinds().get(self.model.name)
+        self.price: Price | None = session.prices.price(self.model.name, kind)
+        self.reservation: Reservation | None = None
+        self.lost = Amount()
+        """Charged for tries that failed after they had left."""
+        self.grant = _Grant(self, 0)
+        self.prompt_tokens = 0
+        self.emitted = 0
+        self.queued_at = session.now
+        self.started_at = 0.0
+
+    async def perform(self) -> ModelReply:
+        session = self.session
+        admit(session.scope, self.model.name, self.model.capabilities, self.price)
+        self.prompt_tokens = self._prompt_bound()
+        retry = session.definition.retry
+        for number in range(1, retry.attempts + 1):
+            try:
+                reply = await self._try()
+            except BackendError as error:
+                if not error.retryable or number == retry.attempts:
+                    self._finish_failed(error)
+                    raise
+                await self._pause(error, number)
+            except QuestionRefused as error:
+                self._end(release=True)
+                self._finish("refused", _fields(error))
+                raise
+            except BudgetExhausted as error:
+                self._finish("budget", _budget_fields(error))
+                raise
+            else:
+                self._finish_reply(reply)
+                return reply
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    # -- one try --------------------------------------------------------------------------------
+
+    async def _try(self) -> ModelReply:
+        session, slot = self.session, self.session.slot(self.frame)
+        with session.clocks.running("queue"):
+            await self._reserve()
+            permit = session.controller.permit(self.model.name, slot)
+            if session.controller.would_wait(self.model.name):
+                await self._committed()  # what is decided should not wait in memory for a slot
+            await self._or_release(permit.__aenter__())
+        try:
+            self.started_at = session.now
+            await self._dispatch()
+            session.counters.model_calls += 1
+            with session.clocks.running("model"):
+                return await self.model.generate(self.request, self.grant, self._emitter())
+        except asyncio.CancelledError:
+            self._cancelled()
+            raise
+        except BackendError as error:
+            self._end(release=not error.sent or error.status is not None)
+            raise
+        except QuestionRefused:
+            raise
+        except Exception as error:
+            # an adapter's own mistake is a backend failure to the run: it must not kill siblings
+            self._end(release=False)
+            raise BackendError(f"{type(error).__name__}: {error}") from error
+        finally:
+            await permit.__aexit__(None, None, None)
+
+    async def _reserve(self) -> None:
+        wish = self._wished_output()
+        least = min(wish, _LEAST_GRANT)
+        scope = self.session.scope
+        self.reservation = await scope.reserve(
+            call_bound(self.price, self.prompt_tokens, wish),
+            minimum=call_bound(self.price, self.prompt_tokens, least),
+            allowance=self.call.last_answer,
+        )
+        bounded = scope.limited("tokens") or scope.limited("output_tokens")
+        granted = self.reservation.amount.output_tokens
+        own_limit = "max_tokens" in self.call.sampling
+        unbounded = not scope.hard and not own_limit and not self.model.capabilities.top_up
+        self.grant.tokens = granted if bounded or not unbounded else UNBOUNDED_TOKENS
+
+    def _wished_output(self) -> int:
+        most = self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+        return min(most, _FIRST_GRANT) if self.model.capabilities.top_up else most
+
+    def _prompt_bound(self) -> int:
+        exact = self.model.count_prompt(self.request)
+        return exact if exact is not None else self.session.estimator.bound(self.request, self.ids)
+
+    async def _or_release(self, waiting: JSON) -> None:
+        try:
+            await waiting
+        except BaseException:
+            self._end(release=True)
+            raise
+
+    async def _dispatch(self) -> None:
+        """Commit ``started`` with its reservation; only then may the call leave."""
+        tries = len(self.session.index.open.get(self.key, ()))
+        self.session.enter_chain(self.frame.branch)
+        self.session.journal.stage(
+            "effect_started",
+            self.key,
+            kind="model",
+            request=self.request_id,
+            reserved=(self._held() + self.lost).to_json(),
+            grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
+            attempt=tries + 1,
+        )
+        await self._or_release(self.session.journal.flush())
+        self.emitted = 0
+
+    async def top_up(self, wanted: int) -> int:
+        """Reserve more for the stream under way and commit that before it is used."""
+        assert self.reservation is not None  # noqa: S101 - only called while generating
+        most = self.call.sampling.get("max_tokens")
+        if most is not None:
+            wanted = min(wanted, most - self.grant.tokens)
+        if wanted <= 0:
+            return self.grant.tokens
+        extra = call_bound(self.price, 0, wanted)
+        more = Amount(extra.tokens, extra.output_tokens, extra.nanodollars)
+        granted = self.reservation.top_up(more, minimum=Amount())
+        if granted.output_tokens or granted.tokens:
+            self.session.journal.stage(
+                "effect_topped_up",
+                self.key,
+                reserved=(self._held() + self.lost).to_json(),
+                grant=self.grant.tokens + granted.output_tokens,
+            )
+            await self.session.journal.flush()
+            self.grant.tokens += granted.output_tokens
+        return self.grant.tokens
+
+    def _emitter(self) -> JSON:
+        show = self.session.deltas(self.frame.branch)
+
+        def emit(delta: Delta) -> None:
+            self.emitted += delta.tokens
+            if show is not None:
+                show(delta)
+
+        return emit
+
+    async def _pause(self, error: BackendError, number: int) -> None:
+        """Wait before the next try; the slot is free meanwhile, lost money is on record."""
+        retry = self.session.definition.retry
+        most = min(retry.cap, retry.base * 2 ** (number - 1))
+        seconds = error.retry_after if error.retry_after is not None else random.uniform(0, most)
+        with self.session.clocks.running("queue"):
+            await asyncio.sleep(min(seconds, retry.cap))
+
+    async def _committed(self) -> None:
+        try:
+            await self.session.commit(self.frame)
+        except BaseException:
+            self._end(release=True)
+            raise
+
+    # -- the end of the call --------------------------------------------------------------------
+
+    def _held(self) -> Amount:
+        return self.reservation.amount if self.reservation is not None else Amount()
+
+    def _end(self, *, release: bool) -> None:
+        """Settle a try that brought nothing: free if it never left, else at its reservation."""
+        if self.reservation is None or self.reservation.closed:
+            return
+        if release:
+            self.reservation.release()
+        else:
+            self.lost = self.lost + self._held()
+            self.reservation.forfeit()
+
+    def _cancelled(self) -> None:
+        """Charge a cancelled try; on record only if the search cancelled it, not the process."""
+        reservation, branch = self.reservation, self.frame.branch
+        if reservation is None or reservation.closed:
+            return
+        used = self._held()
+        if self.model.capabilities.top_up:
+            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
+            used = bound if used.fits(bound) else used
+        reservation.settle(used)
+        self.lost = self.lost + used
+        if branch is not None and branch.status == "cancelling":
+            self._finish("cancelled", {"output_tokens": self.emitted})
+
+    def _finish_failed(self, error: BackendError) -> None:
+        fields: JSONObject = {"error": str(error)}
+        if error.status is not None:
+            fields["status"] = error.status
+        self._finish("error", fields)
+
+    def _finish(self, status: str, result: JSONObject) -> None:
+        self.session.finish(
+            self.frame,
+            self.key,
+            "model",
+            self.request_id,
+            result,
+            status=status,
+            charged=self.lost.to_json(),
+            clock=self._clock(),
+        )
+
+    def _finish_reply(self, reply: ModelReply) -> None:
+        session = self.session
+        assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
+        usage = Usage.from_json(reply["usage"])
+        actual = usage_amount(self.price, usage)
+        overrun = self.reservation.settle(actual)
+        conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})
+        if self.model.count_prompt(self.request) is None:
+            session.estimator.learn(
+                self.request, self.ids, usage, reply=reply["message"], reply_id=conversation
+            )
+        result: JSONObject = {name: value for name, value in reply.items() if name != "message"}
+        result["conversation"] = conversation
+        session.finish(
+            self.frame,
+            self.key,
+            "model",
+            self.request_id,
+            result,
+            charged=(actual + self.lost).to_json(),
+            overrun=overrun.to_json(),
+            clock=self._clock(),
+        )
+        _count(self.frame.branch, usage)
+
+    def _clock(self) -> list[float]:
+        started = self.started_at or self.session.now
+        return [round(at, 4) for at in (self.queued_at, started, self.session.now)]
+
+
+def _fields(error: QuestionRefused) -> JSONObject:
+    return {"field": error.field, "problem": error.problem, "fix": error.fix}
+
+
+def _budget_fields(error: BudgetExhausted) -> JSONObject:
+    return {
+        "kind": error.kind,
+        "scope": error.scope,
+        "limit": error.limit,
+        "needed": error.needed,
+    }
+
+
+def supports(capabilities: Capabilities, call: ModelCall) -> bool:
+    """Whether a backend can continue an unfinished message, if the call needs it."""
+    return capabilities.continues or not call.continue_last

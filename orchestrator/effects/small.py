@@ -1,0 +1,101 @@
+"""The small effects: the time, a random draw, a patch mark, a wait for a signal."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+from longthought.errors import Suspended
+from longthought.orchestrator.places import current_frame
+from longthought.orchestrator.session import MISSING, Session
+from longthought.storage import Event
+from longthought.types import JSON, JSONObject
+
+__all__ = ["draw", "patched", "suspend", "tell_time"]
+
+
+async def tell_time(session: Session) -> float:
+    """Seconds since the epoch, the same on every replay."""
+    return float(await _simple(session, "now", {}, lambda _key: session.now))
+
+
+async def draw(session: Session) -> float:
+    """A number in [0, 1) that follows from the run's seed and the place."""
+
+    def number(key: str) -> float:
+        material = f"{session.seed}\n{key}".encode()
+        return random.Random(hashlib.sha256(material).digest()).random()
+
+    return float(await _simple(session, "random", {"seed": session.seed}, number))
+
+
+async def patched(session: Session, name: str) -> bool:
+    """Whether this run began after the change ``name``: False for runs recorded before it.
+
+    A run that has already gone past this place without the mark keeps to the old way; any other
+    records the mark and takes the new one. The mark has a key of its own, so that adding it
+    changes no other key.
+    """
+    frame = current_frame()
+    key = frame.mark_key("patch", name)
+    if key in session.index.finished:
+        return True
+    if session.index.holds_beyond(frame.path, frame.places.numbered(frame.path)):
+        return False
+    if session.mode == "replay":
+        return False
+    await session.until_live(frame)
+    session.finish(frame, key, "patch", session.put({"patch": name}), True)
+    await session.commit(frame)
+    return True
+
+
+async def suspend(session: Session, name: str, ask: JSON = None) -> JSON:
+    """Wait for a signal; the run parks, without a task or memory, until it comes.
+
+    Raises:
+        Suspended: the signal is not there yet.
+    """
+    frame = current_frame()
+    key = frame.next_key("signal")
+    form: JSONObject = {"signal": name, "ask": ask}
+    event = session.recorded(key, form, frame)
+    if event is not MISSING:
+        return session.result_of(event)["value"]
+    signal = _signal_for(session, name, key)
+    if signal is None:
+        session.waiting.append({"name": name, "key": key, "ask": ask})
+        raise Suspended(name, key)
+    await session.until_live(frame)
+    value = session.recording.get(signal.body["value"])
+    result = {"signal": signal.body["signal"], "value": value}
+    session.finish(frame, key, "signal", session.put(form), result)
+    await session.commit(frame)
+    return value
+
+
+def _signal_for(session: Session, name: str, key: str) -> Event | None:
+    """The first signal of this name that is for this place and answered no other one."""
+    used = session.used_signals
+    for finished in session.index.finished.values():
+        if finished.body["kind"] == "signal":
+            used.add(session.result_of(finished)["signal"])
+    for event in session.index.signals:
+        fits = event.body["name"] == name and event.key in ("", key)
+        if fits and event.body["signal"] not in used:
+            used.add(event.body["signal"])
+            return event
+    return None
+
+
+async def _simple(session: Session, kind: str, form: JSONObject, make: JSON) -> JSON:
+    frame = current_frame()
+    key = frame.next_key(kind)
+    event = session.recorded(key, form, frame)
+    if event is not MISSING:
+        return session.result_of(event)
+    await session.until_live(frame)
+    value = make(key)
+    session.finish(frame, key, kind, session.put(form), value)
+    await session.commit(frame)
+    return value

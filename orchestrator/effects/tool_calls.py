@@ -1,0 +1,192 @@
+"""A tool call: validated, approved, charged, recorded; whatever happens becomes a result."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from longthought.budgets import Amount
+from longthought.errors import BudgetExhausted, UnknownOutcome
+from longthought.orchestrator.effects.small import suspend
+from longthought.orchestrator.places import Frame, current_frame
+from longthought.orchestrator.session import MISSING, Session
+from longthought.storage import canonical
+from longthought.tools import Tool, ToolCall, ToolResult, parse_arguments, run_tool
+from longthought.types import FinishReason, JSONObject
+
+__all__ = ["call_tool"]
+
+
+async def call_tool(
+    session: Session,
+    name: str,
+    arguments: str | JSONObject,
+    *,
+    call_id: str = "",
+    finish_reason: FinishReason | None = None,
+    defer: bool = False,
+) -> ToolResult:
+    """Call a tool of the workflow, or hand out the recorded result.
+
+    ``arguments`` is the raw text a model wrote, or an object. With ``defer`` the result is
+    committed with the branch's next dispatch or its end.
+
+    Raises:
+        UnknownOutcome: a write was started earlier and nobody knows whether it happened.
+        Diverged, ReplayStopped: see :meth:`Session.recorded`.
+    """
+    frame = current_frame()
+    key = frame.next_key("tool")
+    tool = session.tools.get(name)
+    form: JSONObject = {"tool": name, "arguments": arguments}
+    if tool is not None and tool.spec.version:
+        form["version"] = tool.spec.version
+    event = session.recorded(key, form, frame)
+    if event is not MISSING:
+        return ToolResult.from_json(session.result_of(event))
+    await session.until_live(frame)
+    live = _LiveToolCall(session, frame, key, session.put(form))
+    result = await live.perform(tool, name, arguments, call_id, finish_reason)
+    if not defer:
+        await session.commit(frame)
+    return result
+
+
+class _LiveToolCall:
+    """One tool call on its way."""
+
+    def __init__(self, session: Session, frame: Frame, key: str, request_id: str) -> None:
+        self.session, self.frame, self.key, self.request_id = session, frame, key, request_id
+        self.queued_at = self.started_at = session.now
+        self.charged = Amount()
+
+    async def perform(
+        self,
+        tool: Tool | None,
+        name: str,
+        arguments: str | JSONObject,
+        call_id: str,
+        finish_reason: FinishReason | None,
+    ) -> ToolResult:
+        if tool is None:
+            known = ", ".join(sorted(self.session.tools)) or "none"
+            unknown = ToolResult("unknown_tool", f"There is no tool {name!r}. Tools: {known}.")
+            return self._finish(unknown)
+        raw = arguments if isinstance(arguments, str) else canonical(arguments)
+        parsed = parse_arguments(tool, raw, finish_reason=finish_reason)
+        if isinstance(parsed, ToolResult):
+            return self._finish(parsed)
+        idempotency_key = _idempotency_key(self.session, self.key, name, parsed)
+        call = ToolCall(call_id or self.key, name, parsed, idempotency_key)
+        decided = self._decided_before(tool)
+        if decided is not None:
+            return self._finish(decided)
+        if tool.spec.approval != "never" and not await self._approved(tool, call):
+            return self._finish(ToolResult("denied", f"A person denied this call of {name!r}."))
+        return await self._run(tool, call)
+
+    async def _run(self, tool: Tool, call: ToolCall) -> ToolResult:
+        session = self.session
+        cost = Amount(tool_calls=1, nanodollars=round(tool.spec.cost_usd * 1e9))
+        try:
+            reservation = await session.scope.reserve(cost)
+        except BudgetExhausted as error:
+            text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
+            return self._finish(ToolResult("budget", text))
+        with reservation:
+            self._start_if_needed(tool, call, cost)
+            await session.commit(self.frame)  # the model's reply is acted on from here
+            self.started_at = session.now
+            session.counters.tool_calls += 1
+            session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
+            try:
+                with session.clocks.running("tool"):
+                    result = await run_tool(tool, call, deps=session.deps)
+            except asyncio.CancelledError:
+                self._cancelled(tool, cost)
+                raise
+            used = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
+            overrun = reservation.settle(used)
+        self.charged = used
+        return self._finish(result, overrun)
+
+    def _start_if_needed(self, tool: Tool, call: ToolCall, cost: Amount) -> None:
+        """Commit ``started`` for whatever cannot simply be done again: writes and paid calls."""
+        if tool.spec.effect in ("pure", "read") and not cost.nanodollars:
+            return
+        self.session.enter_chain(self.frame.branch)
+        self.session.journal.stage(
+            "effect_started",
+            self.key,
+            kind="tool",
+            request=self.request_id,
+            reserved=cost.to_json(),
+            idempotency_key=call.idempotency_key,
+            attempt=len(self.session.index.open.get(self.key, ())) + 1,
+        )
+
+    def _decided_before(self, tool: Tool) -> ToolResult | None:
+        """What to do about a call that was started before a crash and has no known end.
+
+        Raises:
+            UnknownOutcome: only a person can say whether the write happened.
+        """
+        if self.key not in self.session.index.open or tool.spec.repeatable:
+            return None
+        decisions = [
+            self.session.recording.get(event.body["value"])
+            for event in self.session.index.signals
+            if event.body["name"] == f"decide:{self.key}"
+        ]
+        if not decisions:
+            raise UnknownOutcome(self.key, tool.spec.name)
+        if decisions[-1] == "again":
+            return None
+        return ToolResult("unknown_outcome", "This call was made; its result is not known.")
+
+    async def _approved(self, tool: Tool, call: ToolCall) -> bool:
+        if tool.spec.approval == "first" and self._approved_before(tool):
+            return True
+        ask = {"tool": tool.spec.name, "arguments": call.arguments}
+        with self.session.clocks.running("approval"):
+            answer = await suspend(self.session, f"approve:{tool.spec.name}", ask)
+        return answer is True or answer == "yes"
+
+    def _approved_before(self, tool: Tool) -> bool:
+        name = f"approve:{tool.spec.name}"
+        return any(
+            event.body["name"] == name
+            and self.session.recording.get(event.body["value"]) in (True, "yes")
+            for event in self.session.index.signals
+        )
+
+    def _cancelled(self, tool: Tool, cost: Amount) -> None:
+        branch = self.frame.branch
+        if branch is None or branch.status != "cancelling":
+            return
+        self.charged = cost
+        known = tool.spec.effect in ("pure", "read")
+        status = "cancelled" if known else "unknown_outcome"
+        self._finish(ToolResult(status, "The call was cancelled."), status="cancelled")
+
+    def _finish(
+        self, result: ToolResult, overrun: Amount | None = None, *, status: str | None = None
+    ) -> ToolResult:
+        self.session.finish(
+            self.frame,
+            self.key,
+            "tool",
+            self.request_id,
+            result.to_json(),
+            status=status or result.status,
+            charged=self.charged.to_json(),
+            overrun=overrun.to_json() if overrun is not None else {},
+            clock=[round(t, 4) for t in (self.queued_at, self.started_at, self.session.now)],
+        )
+        return result
+
+
+def _idempotency_key(session: Session, key: str, tool: str, arguments: JSONObject) -> str:
+    """The same for every try of one call, different for every other call."""
+    text = "\n".join((session.recording.run_id, key, tool, canonical(arguments)))
+    return hashlib.sha256(text.encode()).hexdigest()

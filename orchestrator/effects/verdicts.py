@@ -1,0 +1,83 @@
+"""A verdict: what a verifier said of a candidate, recorded whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longthought.errors import InvalidInput
+from longthought.orchestrator.effects.model_calls import ModelCall, call_model
+from longthought.orchestrator.effects.tool_calls import call_tool
+from longthought.orchestrator.places import current_frame
+from longthought.orchestrator.session import MISSING, Session
+from longthought.types import (
+    JSON,
+    Candidate,
+    JSONObject,
+    Message,
+    Model,
+    ModelReply,
+    Sampling,
+    Verdict,
+    Verifier,
+)
+from longthought.verifiers import judge
+
+__all__ = ["judge_candidate"]
+
+
+class _Judging:
+    """What a verifier may use; its calls are effects in the place of the verdict."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def model(
+        self, messages: Sequence[Message], *, model: str | None = None, **sampling: JSON
+    ) -> ModelReply:
+        chosen = _model_named(self._session, model)
+        options: Sampling = {**sampling}  # type: ignore[typeddict-item]
+        return await call_model(self._session, ModelCall(messages, chosen, sampling=options))
+
+    async def tool(self, name: str, arguments: JSONObject) -> JSONObject:
+        return (await call_tool(self._session, name, arguments)).to_json()
+
+
+async def judge_candidate(
+    session: Session, verifier: Verifier, candidate: Candidate, *, defer: bool = False
+) -> Verdict:
+    """The verdict on a candidate, or the recorded one.
+
+    Raises:
+        Diverged, ReplayStopped: see :meth:`Session.recorded`.
+    """
+    frame = current_frame()
+    key = frame.next_key("verify")
+    form: JSONObject = {
+        "verifier": verifier.spec(),
+        "text": candidate.text,
+        "answer": candidate.answer,
+        "final": candidate.final,
+    }
+    if candidate.question != session.question:
+        form["question"] = candidate.question
+    event = session.recorded(key, form, frame)
+    if event is not MISSING:
+        return Verdict.from_json(session.result_of(event))
+    await session.until_live(frame)
+    queued = session.now
+    session.counters.verifier_calls += 1
+    with session.clocks.running("verify"), frame.places.enter(key.rpartition("#")[2]):
+        verdict = await judge(verifier, candidate, _Judging(session))
+    clock = [round(at, 4) for at in (queued, queued, session.now)]
+    session.finish(frame, key, "verify", session.put(form), verdict.to_json(), clock=clock)
+    if not defer:
+        await session.commit(frame)
+    return verdict
+
+
+def _model_named(session: Session, name: str | None) -> Model:
+    for model in session.models:
+        if name is None or model.name == name:
+            return model
+    known = ", ".join(model.name for model in session.models)
+    raise InvalidInput("model", f"the workflow has no model {name!r}", f"It has: {known}")

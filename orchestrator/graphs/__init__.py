@@ -1,0 +1,1 @@
+"""The graphs: how a run and a branch go from node to node."""

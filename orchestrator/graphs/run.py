@@ -1,0 +1,124 @@
+"""The graph of a run: route -> explore -> verify -> answer, and back from verify to explore.
+
+route      names the strategy (a router may put another one in its place)
+explore    lets the policy work until it picks
+verify     reads the verdict the executor already has on the pick
+backtrack  tells the same policy that its pick was rejected
+answer     settles the answer; asks a last time if the budget ended every line of thought
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from longthought.errors import BackendError, BudgetExhausted
+from longthought.orchestrator.definition import FINAL_PROMPT
+from longthought.orchestrator.effects import ModelCall, call_model
+from longthought.orchestrator.graphs.placed import Builder
+from longthought.orchestrator.search import Search
+from longthought.orchestrator.strategies import Pick, Policy
+from longthought.types import Candidate, JSONObject, Verdict, text_of
+
+if TYPE_CHECKING:
+    from longthought.orchestrator.context import Context
+
+__all__ = ["RunState", "answer", "backtrack", "explore", "route", "run_graph", "verify"]
+
+
+class RunState(TypedDict, total=False):
+    """The state of a run's graph. A graph of your own is read for ``answer`` at its end."""
+
+    policy: Policy
+    search: Search
+    pick: Pick
+    candidate: Candidate | None
+    verdict: Verdict | None
+    rejected: bool
+    answer: str | None
+    text: str
+    stop_reason: str
+    support: JSONObject
+
+
+async def route(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Choose the strategy: the workflow's own."""
+    return {"policy": state.get("policy") or runtime.context.session.definition.strategy}
+
+
+async def explore(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Let the policy ask until it picks."""
+    search = state.get("search") or runtime.context.new_search(state["policy"])
+    pick = await search.explore()
+    branch = search.branches[pick.ask] if pick.ask is not None else None
+    return {
+        "search": search,
+        "pick": pick,
+        "candidate": branch.candidate if branch else None,
+        "verdict": branch.verdict if branch else None,
+    }
+
+
+async def verify(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Read the verdict on the pick; a pick that failed is rejected."""
+    verdict = state.get("verdict")
+    return {"rejected": verdict is not None and verdict.passed is False}
+
+
+def after_verify(state: RunState) -> Literal["backtrack", "answer"]:
+    """Back if the pick was rejected and the policy can go on."""
+    again = state["rejected"] and not state["pick"].final
+    return "backtrack" if again else "answer"
+
+
+async def backtrack(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Tell the policy; it goes on from the state it is in."""
+    state["search"].reject(state["pick"])
+    return {"rejected": False}
+
+
+async def answer(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Settle the answer, with a last question to the model if all ran out before one was given."""
+    pick, candidate = state["pick"], state.get("candidate")
+    if candidate is None:
+        candidate = await _last_answer(state, runtime.context)
+    reason = "rejected" if state["rejected"] and pick.stop_reason == "all_samples" else None
+    return {
+        "answer": candidate.answer if candidate else None,
+        "text": candidate.text if candidate else "",
+        "stop_reason": reason or pick.stop_reason,
+        "support": pick.support,
+    }
+
+
+async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
+    """Spend what was kept back for the end on the line of thought that got furthest."""
+    cut = [b for b in state["search"].branches.values() if b.status == "exhausted"]
+    if not cut or ctx.session.budget.final_answer_tokens == 0:
+        return None
+    furthest = max(cut, key=lambda branch: len(branch.messages))
+    messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
+    call = ModelCall(messages, furthest.model, last_answer=True)  # type: ignore[arg-type]
+    try:
+        reply = await call_model(ctx.session, call)
+    except (BackendError, BudgetExhausted):
+        return None
+    return ctx.candidate(text_of(reply["message"]))
+
+
+def run_graph() -> Builder:
+    """The graph a workflow runs on unless it brings its own."""
+    from longthought.orchestrator.context import Context
+
+    graph: Builder = StateGraph(RunState, context_schema=Context)
+    for node in (route, explore, verify, backtrack, answer):
+        graph.add_node(node.__name__, node)
+    graph.add_edge(START, "route")
+    graph.add_edge("route", "explore")
+    graph.add_edge("explore", "verify")
+    graph.add_conditional_edges("verify", after_verify, ["backtrack", "answer"])
+    graph.add_edge("backtrack", "explore")
+    graph.add_edge("answer", END)
+    return graph

@@ -1,0 +1,168 @@
+"""``python -m longthought.orchestrator.models.embedded.measure``: the table of the model card.
+
+Every number is over held-out puzzles, judged exactly, with random legal play beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from longthought.types import Message, ModelRequest, Sampling, ToolDefinition
+
+from .conversation import CALCULATOR, trace_text
+from .model import WEIGHTS, EmbeddedModel
+from .puzzles import Puzzle, apply, held_out
+from .random_play import random_chance
+from .traces import judge
+from .vocabulary import encode
+
+__all__ = ["Allowance", "Solved", "best_of", "main", "sample", "solve_with_tool"]
+
+_CALCULATOR = ToolDefinition(
+    name=CALCULATOR,
+    description="The exact value of an arithmetic expression.",
+    parameters={"type": "object", "properties": {"expression": {"type": "string"}}},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """A grant without a budget behind it: a fixed number of tokens."""
+
+    tokens: int = 10_000
+
+    async def top_up(self, wanted: int) -> int:
+        """Nothing more is to be had."""
+        del wanted
+        return self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """One reply: was it right, was its first attempt (before any BACK), tokens drawn."""
+
+    solved: bool
+    at_once: bool
+    tokens: int
+
+
+async def sample(
+    model: EmbeddedModel, puzzles: Sequence[Puzzle], count: int, **sampling: object
+) -> list[list[Solved]]:
+    """``count`` replies to each puzzle, seeded 0, 1, ...; all are in flight together."""
+
+    async def one(puzzle: Puzzle, seed: int) -> Solved:
+        request = ModelRequest(
+            model=model.name,
+            messages=[Message(role="user", content=str(puzzle))],
+            sampling=Sampling(seed=seed, **sampling),  # type: ignore[typeddict-item]
+        )
+        reply = await model.generate(request, Allowance())
+        tokens = reply["usage"].get("completion_tokens", 0)
+        return _solved(puzzle, str(reply["message"]["content"]), tokens)
+
+    return [
+        await asyncio.gather(*(one(puzzle, 1000 * place + n) for n in range(count)))
+        for place, puzzle in enumerate(puzzles)
+    ]
+
+
+def _solved(puzzle: Puzzle, text: str, tokens: int) -> Solved:
+    first = text.split("BACK", maxsplit=1)[0]
+    return Solved(judge(puzzle, text).solved, judge(puzzle, first).solved, tokens)
+
+
+def _calculate(expression: str) -> str:
+    left, operator, right = encode(expression)
+    value = apply(left, operator, right)
+    return "not an integer from 0 to 255" if value is None else str(value)
+
+
+async def solve_with_tool(model: EmbeddedModel, puzzle: Puzzle, sampling: Sampling) -> Solved:
+    """One reply in tool mode; each call is answered exactly."""
+    messages = [Message(role="user", content=str(puzzle))]
+    tokens = 0
+    while True:
+        request = ModelRequest(
+            model=model.name, messages=messages, tools=[_CALCULATOR], sampling=sampling
+        )
+        reply = await model.generate(request, Allowance())
+        tokens += reply["usage"].get("completion_tokens", 0)
+        messages.append(reply["message"])
+        if reply["finish_reason"] != "tool_calls":
+            break
+        call = reply["message"].get("tool_calls", [])[0]
+        result = _calculate(json.loads(call["arguments"])["expression"])
+        messages.append(Message(role="tool", content=result, tool_call_id=call["id"]))
+    return _solved(puzzle, trace_text(messages), tokens)
+
+
+def best_of(samples: Sequence[Sequence[Solved]], count: int) -> float:
+    """The share of puzzles that ``count`` samples solve, estimated without bias from all drawn."""
+    total = 0.0
+    for row in samples:
+        wrong = sum(not one.solved for one in row)
+        total += 1 - math.comb(wrong, count) / math.comb(len(row), count)
+    return total / len(samples)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+async def _table(
+    name: str, puzzles: Sequence[Puzzle], count: int, temperature: float
+) -> list[tuple[str, float]]:
+    model = EmbeddedModel(name, slots=64)
+    greedy = await sample(model, puzzles, 1, temperature=0.0)
+    direct = await sample(model, puzzles, 1, temperature=0.0, reasoning_effort="none")
+    drawn = await sample(model, puzzles, count, temperature=temperature)
+    tool = await asyncio.gather(
+        *(
+            solve_with_tool(model, puzzle, Sampling(seed=seed, temperature=temperature))
+            for puzzle in puzzles
+            for seed in range(2)
+        )
+    )
+    await model.aclose()
+    sizes = [size for size in (4, 16, 64) if size <= count]
+    flat = [one for row in drawn for one in row]
+    return [
+        ("direct answer, greedy", best_of(direct, 1)),
+        ("chain of thought, greedy", best_of(greedy, 1)),
+        ("chain of thought, one sample", best_of(drawn, 1)),
+        ("  its first attempt alone", _mean([one.at_once for one in flat])),
+        ("  tokens per sample", _mean([one.tokens for one in flat])),
+        ("tool mode, one sample", _mean([one.solved for one in tool])),
+        *((f"best of {size}, exact verifier", best_of(drawn, size)) for size in sizes),
+        *(
+            (f"random legal play, best of {size}", _mean([random_chance(p, size) for p in puzzles]))
+            for size in (1, *sizes)
+        ),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="longthought.orchestrator.models.embedded.measure")
+    parser.add_argument("--model", choices=sorted(WEIGHTS), default="embedded")
+    parser.add_argument("--puzzles", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="which held-out puzzles are drawn")
+    options = parser.parse_args(arguments)
+    puzzles = held_out(options.puzzles, options.seed)
+    table = asyncio.run(_table(options.model, puzzles, options.samples, options.temperature))
+    for label, value in table:
+        sys.stdout.write(f"{label:36} {value:8.3f}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The prefix cache: keys and values of token sequences that may come back longer.
+
+A trie finds the longest stored prefix of a prompt in one walk. Whole sequences are evicted by least
+recent use when their arrays outgrow a bound in bytes; what is evicted is computed again on return.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .network import Floats
+
+__all__ = ["Prefix", "PrefixCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Keys and values of a sequence, each (layers, heads, positions, head width)."""
+
+    tokens: tuple[int, ...]
+    keys: Floats
+    values: Floats
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays in bytes."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the trie. ``owners`` are the sequences that pass through it, ``end`` ends here."""
+
+    children: dict[int, _Node] = field(default_factory=dict)
+    owners: set[int] = field(default_factory=set)
+    end: int | None = None
+
+
+class PrefixCache:
+    """Least-recently-used store of prefixes. Not thread-safe: one thread owns it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.nbytes = 0
+        self._root = _Node()
+        self._stored: OrderedDict[int, Prefix] = OrderedDict()
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def find(self, tokens: Sequence[int]) -> tuple[int, Prefix | None]:
+        """How many leading tokens are stored, and a prefix that holds at least that many."""
+        node, depth = self._walk(tokens)
+        if depth == 0:
+            return 0, None
+        number = next(iter(node.owners))
+        self._stored.move_to_end(number)
+        return depth, self._stored[number]
+
+    def covers(self, tokens: Sequence[int]) -> bool:
+        """Whether all these tokens are stored, alone or as part of a longer sequence."""
+        return self._walk(tokens)[1] == len(tokens)
+
+    def add(self, prefix: Prefix) -> None:
+        """Store a sequence; those it extends are dropped, they are part of it."""
+        if not prefix.tokens or self.covers(prefix.tokens) or prefix.nbytes > self.limit_bytes:
+            return
+        number, self._next = self._next, self._next + 1
+        node = self._root
+        for token in prefix.tokens:
+            if node.end is not None:
+                self._drop(node.end)
+            node = node.children.setdefault(token, _Node())
+            node.owners.add(number)
+        node.end = number
+        self._stored[number] = prefix
+        self.nbytes += prefix.nbytes
+        while self.nbytes > self.limit_bytes:
+            self._drop(next(iter(self._stored)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._root = _Node()
+        self._stored.clear()
+        self.nbytes = 0
+
+    def _walk(self, tokens: Sequence[int]) -> tuple[_Node, int]:
+        node = self._root
+        for depth, token in enumerate(tokens):
+            child = node.children.get(token)
+            if child is None:
+                return node, depth
+            node = child
+        return node, len(tokens)
+
+    def _drop(self, number: int) -> None:
+        prefix = self._stored.pop(number)
+        self.nbytes -= prefix.nbytes
+        node = self._root
+        for token in prefix.tokens:
+            child = node.children[token]
+            child.owners.discard(number)
+            if not child.owners:
+                del node.children[token]
+                return
+            node = child
+        node.end = None

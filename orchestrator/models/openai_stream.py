@@ -1,0 +1,190 @@
+"""Puts a streamed Chat Completion together, chunk by chunk, without I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+from longthought.orchestrator.models.openai_wire import REASONING_FIELDS
+from longthought.types import JSON, Delta, JSONObject
+
+__all__ = ["ServerFault", "StreamedReply"]
+
+_SET_FIELDS = frozenset(("id", "index", "type", "format", "name", "role"))
+_loads = json.JSONDecoder().decode
+
+
+class ServerFault(Exception):
+    """Raised for a reply that cannot be used; ``error`` is the error object that stands in it."""
+
+    def __init__(self, problem: str, error: JSON = None) -> None:
+        super().__init__(problem)
+        self.problem, self.error = problem, error
+
+
+class StreamedReply:
+    """The reply so far, in the shape of one that was not streamed.
+
+    ``tokens`` counts what arrived, one for each piece of text, arguments or reasoning: a piece
+    may stand for more, never for less. A tool call's first piece is its name.
+    """
+
+    def __init__(self, emit: Callable[[Delta], None] | None = None) -> None:
+        self.message: JSONObject = {"role": "assistant"}
+        self.head: JSONObject = {}
+        self.usage: JSON = None
+        self.logprobs: list[JSONObject] = []
+        self.finish: str | None = None
+        self.done = False
+        self.tokens = 0
+        self._emit = emit
+        self._fresh: list[Delta] = []
+        self._texts: dict[str, list[str]] = {}
+        self._calls: list[JSONObject] = []
+        self._arguments: list[list[str]] = []
+        self._slots: dict[JSON, int] = {}
+        self._reasoning_field: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server said that the reply has ended."""
+        return self.finish is not None or (self.done and self.tokens > 0)
+
+    def take(self, kind: str, data: str) -> None:
+        """Take in the data of one event.
+
+        Raises:
+            ServerFault: it is an error, or no JSON object.
+        """
+        if data.startswith("[DONE]"):
+            self.done = True
+            return
+        try:
+            chunk = _loads(data)
+        except ValueError:
+            chunk = None
+        if not isinstance(chunk, dict):
+            raise ServerFault("a piece of the stream is not JSON")
+        if (chunk.get("error")) or kind == "error":
+            raise ServerFault("an error in mid-reply", chunk.get("error") or chunk)
+        try:
+            self._take_chunk(chunk)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise ServerFault("a piece of the stream has no known form") from None
+        if self._emit is not None and self._fresh:
+            halves = "\\ud" in data or "\\uD" in data  # of a character that the next completes
+            for delta in self._fresh:
+                self._emit(replace(delta, text=_printable(delta.text)) if halves else delta)
+            self._fresh.clear()
+
+    def assembled(self) -> JSONObject:
+        """The whole message in wire form."""
+        message = {**self.message, **{name: "".join(t) for name, t in self._texts.items()}}
+        if self._calls:
+            for call, pieces in zip(self._calls, self._arguments, strict=True):
+                call["function"]["arguments"] = "".join(pieces)
+            message["tool_calls"] = self._calls
+        return message
+
+    def _take_chunk(self, chunk: JSONObject) -> None:
+        if not self.head:
+            self.head = chunk
+        if chunk.get("usage"):
+            self.usage = chunk["usage"]
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta")
+            if delta:
+                self._take_delta(delta)
+            if choice.get("logprobs"):
+                self.logprobs += choice["logprobs"].get("content") or ()
+            if choice.get("finish_reason"):
+                self.finish = choice["finish_reason"]
+
+    def _take_delta(self, delta: JSONObject) -> None:
+        for field, value in delta.items():
+            if not value or field == "role":
+                continue
+            if field == "content" and isinstance(value, str):
+                self._say("content", field, value)
+            elif field == "tool_calls":
+                for piece in value:
+                    self._take_call(piece)
+            elif field in REASONING_FIELDS and isinstance(value, str):
+                self._reasoning_field = self._reasoning_field or _first_reasoning(delta)
+                if field == self._reasoning_field:
+                    self._say("reasoning", field, value)
+            elif field == "refusal" and isinstance(value, str):
+                self._say("content", field, value)
+            else:
+                _merge(self.message, {field: value})
+
+    def _say(self, kind: Literal["content", "reasoning"], field: str, text: str) -> None:
+        if field in self._texts:
+            self._texts[field].append(text)
+        else:
+            self._texts[field] = [text]
+        self.tokens += 1
+        if self._emit is not None:
+            self._fresh.append(Delta(kind, text))
+
+    def _take_call(self, piece: JSONObject) -> None:
+        function = piece.get("function") or {}
+        identity = piece.get("id")
+        slot = self._slots.get(piece.get("index"), len(self._calls))
+        if identity and slot < len(self._calls) and self._calls[slot].get("id") != identity:
+            slot = len(self._calls)  # servers that give every call the same index
+        if slot == len(self._calls):
+            self._slots[piece.get("index")] = slot
+            name = function.get("name") or ""
+            self._calls.append({"id": identity, "type": "function", "function": {"name": name}})
+            self._arguments.append([])
+            self._called(name, slot)
+        arguments = function.get("arguments")
+        if arguments:
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+            self._arguments[slot].append(text)
+            self._called(text, slot)
+        for field, value in piece.items():
+            if field not in ("id", "type", "function", "index") and value is not None:
+                _merge(self._calls[slot], {field: value})
+
+    def _called(self, text: str, index: int) -> None:
+        self.tokens += 1
+        if self._emit is not None:
+            self._fresh.append(Delta("tool_call", text, index=index))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _first_reasoning(delta: JSONObject) -> str | None:
+    return next((field for field in REASONING_FIELDS if delta.get(field)), None)
+
+
+def _merge(into: JSONObject, piece: JSONObject) -> None:
+    """Add a piece of opaque data: texts grow, lists grow, listed objects meet by ``index``."""
+    for key, value in piece.items():
+        old: Any = into.get(key)
+        if old is None or key in _SET_FIELDS:
+            into[key] = value
+        elif isinstance(old, str) and isinstance(value, str):
+            into[key] = old + value
+        elif isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value)
+        elif isinstance(old, list) and isinstance(value, list):
+            for item in value:
+                _merge_item(old, item)
+        else:
+            into[key] = value
+
+
+def _merge_item(items: list[Any], item: Any) -> None:
+    index = item.get("index") if isinstance(item, dict) else None
+    for old in items if index is not None else ():
+        if isinstance(old, dict) and old.get("index") == index:
+            _merge(old, item)
+            return
+    items.append(item)

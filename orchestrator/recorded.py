@@ -1,0 +1,102 @@
+"""What is recorded of a run, by key: the answers a new attempt or a replay is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from longthought.budgets import Amount
+from longthought.storage import Event, Recording
+
+__all__ = ["Recorded"]
+
+
+@dataclass(slots=True)
+class Recorded:
+    """An index over the events of a run."""
+
+    finished: dict[str, Event] = field(default_factory=dict)
+    open: dict[str, list[Event]] = field(default_factory=dict)
+    """Effects that were started and have no known end, oldest try first."""
+    reserved: dict[str, Amount] = field(default_factory=dict)
+    """The latest reservation of each effect in ``open``."""
+    ends: dict[str, Event] = field(default_factory=dict)
+    """How each branch ended, by its place; the last end counts."""
+    folds: dict[str, list[Event]] = field(default_factory=dict)
+    """The inputs of each search, by its place, in order."""
+    signals: list[Event] = field(default_factory=list)
+    charged: Amount = field(default_factory=Amount)
+    """Everything spent so far; open effects at their reservation."""
+    intervals: list[dict[str, list[list[float]]]] = field(default_factory=list)
+    """Per attempt: clock name to [start, end] pairs, seconds since the epoch."""
+    places: dict[str, int] = field(default_factory=dict)
+    """How many numbered effects each place holds."""
+
+    @classmethod
+    def of(cls, recording: Recording, *, length: int | None = None) -> Recorded:
+        """Index the first ``length`` events (all of them unless given)."""
+        index = cls()
+        for event in recording.events[:length]:
+            index._take(event)
+        for key, tries in index.open.items():
+            # every try without an end stays charged at what was reserved for it
+            earlier = [Amount.from_json(event.body.get("reserved")) for event in tries[:-1]]
+            index.charged = sum(earlier, index.charged + index.reserved[key])
+        return index
+
+    def _take(self, event: Event) -> None:
+        body = event.body
+        match event.type:
+            case "attempt_started":
+                self.intervals.append({"wall": [[body["at"], body["at"]]]})
+            case "effect_started":
+                self.open.setdefault(event.key, []).append(event)
+                self.reserved[event.key] = Amount.from_json(body.get("reserved"))
+            case "effect_topped_up":
+                self.reserved[event.key] = Amount.from_json(body["reserved"])
+            case "effect_finished":
+                self._finish(event)
+            case "branch_ended":
+                self.ends[event.key] = event
+            case "fold":
+                self.folds.setdefault(event.key, []).append(event)
+            case "signal":
+                self.signals.append(event)
+            case "payload_deleted" | "run_started" | "run_ended" | _:
+                pass
+        if self.intervals:
+            wall = self.intervals[-1]["wall"][0]
+            wall[1] = max(wall[1], body["at"])
+
+    def _finish(self, event: Event) -> None:
+        body = event.body
+        self.finished[event.key] = event
+        tries = self.open.pop(event.key, [])
+        self.reserved.pop(event.key, None)
+        self.charged = self.charged + Amount.from_json(body.get("charged"))
+        # the finished try is settled; tries of earlier attempts had no end and stay charged
+        for lost in tries[:-1]:
+            self.charged = self.charged + Amount.from_json(lost.body.get("reserved"))
+        place, number, _ = _parts(event.key)
+        if number is not None:
+            self.places[place] = max(self.places.get(place, 0), number + 1)
+        clock = body.get("clock")
+        if clock and self.intervals:
+            kind = body["kind"] if body["kind"] in ("model", "tool", "verify") else None
+            if kind:
+                self.intervals[-1].setdefault(kind, []).append(clock[1:])
+            if clock[1] > clock[0]:
+                self.intervals[-1].setdefault("queue", []).append(clock[:2])
+
+    def holds_beyond(self, place: str, number: int) -> bool:
+        """Whether effects from ``number`` on are recorded at a place or anywhere inside it."""
+        if self.places.get(place, 0) > number:
+            return True
+        return any(other.startswith(f"{place}/") for other in self.places)
+
+
+def _parts(key: str) -> tuple[str, int | None, str]:
+    place, mark, rest = key.rpartition("#")
+    if not mark:
+        return key, None, ""
+    number, _, kind = rest.partition(":")
+    return place, int(number), kind

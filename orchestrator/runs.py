@@ -1,0 +1,424 @@
+"""Running, resuming and replaying: one attempt at a run from its beginning to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from longthought import __version__
+from longthought.budgets import Amount, Budget, Clocks, Controller, PriceBook, Scope
+from longthought.errors import (
+    BudgetExhausted,
+    Diverged,
+    Fenced,
+    InvalidInput,
+    LongthoughtError,
+    ReplayStopped,
+    StorageError,
+    Suspended,
+    UnknownOutcome,
+)
+from longthought.orchestrator.context import Context
+from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.graphs.placed import compile_graph
+from longthought.orchestrator.graphs.run import run_graph
+from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.session import Mode, Session, Watch
+from longthought.storage import Journal, Recording, Store
+from longthought.storage.difference import describe_change
+from longthought.types import JSON, JSONObject, Message, Model, text_of
+
+__all__ = ["ENDED", "Attempt", "Result", "begin", "manifest_of"]
+
+ENDED = ("completed", "incomplete")
+"""Statuses of a run that has nothing left to do."""
+
+_OUT_OF = (
+    "tokens",
+    "output_tokens",
+    "usd",
+    "wall",
+    "thinking",
+    "model_calls",
+    "branches",
+    "budget",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an attempt left its run.
+
+    ``status``: completed, incomplete (the best answer so far; ``stop_reason`` says why no more),
+    parked, needs_attention, failed or cancelled. ``spent`` counts tokens, dollars, calls and
+    seconds over all attempts. ``support`` says what the answer rests on.
+    """
+
+    id: str
+    status: str
+    stop_reason: str
+    answer: str | None = None
+    text: str = ""
+    spent: JSONObject = field(default_factory=dict)
+    support: JSONObject = field(default_factory=dict)
+    waiting: Sequence[JSONObject] = ()
+    error: str | None = None
+    state: JSONObject = field(default_factory=dict, repr=False)
+    """The final state of a graph of your own."""
+    model_calls: int = 0
+    """Calls this attempt made itself; 0 in a replay."""
+    tool_calls: int = 0
+    effects: int = 0
+
+    def to_json(self) -> JSONObject:
+        """What ``--json`` prints."""
+        value: JSONObject = {
+            "id": self.id,
+            "answer": self.answer,
+            "status": self.status,
+            "stop_reason": self.stop_reason,
+            "spent": self.spent,
+        }
+        if self.support:
+            value["support"] = self.support
+        if self.waiting:
+            value["waiting"] = list(self.waiting)
+        if self.error is not None:
+            value["error"] = self.error
+        return value
+
+
+def manifest_of(
+    definition: Definition,
+    question: str | Sequence[Message],
+    seed: int,
+    budget: Budget,
+    prices: PriceBook,
+    options: JSONObject,
+) -> JSONObject:
+    """The manifest of a new run: all that shapes it, readable and by fingerprint."""
+    return {
+        "workflow": definition.parts(),
+        "question": question if isinstance(question, str) else list(question),
+        "seed": seed,
+        "budget": budget.to_json(),
+        "prices": prices.to_json([model.name for model in definition.models]),
+        "source": definition.source,
+        "options": options,
+    }
+
+
+async def begin(
+    store: Store,
+    definition: Definition,
+    manifest: JSONObject,
+    *,
+    run_id: str | None = None,
+    run_key: bytes | None = None,
+) -> Journal:
+    """A new run in the store, owned by this process."""
+    return await store.create_run(
+        definition.name,
+        manifest,
+        fingerprint=definition.fingerprint(),
+        version=__version__,
+        run_id=run_id,
+        run_key=run_key,
+    )
+
+
+class Attempt:
+    """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        recording: Recording,
+        *,
+        manifest: JSONObject | None = None,
+        mode: Mode = "live",
+        store: Store | None = None,
+        controller: Controller | None = None,
+        budget: Budget | None = None,
+        prices: PriceBook | None = None,
+        deps: object | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
+        manifest = manifest or recording.manifest()
+        recorded = recording.recorded if isinstance(recording, Journal) else None
+        index = Recorded.of(recording, length=recorded)
+        if isinstance(recording, Journal):
+            index.signals = [event for event in recording.events if event.type == "signal"]
+        own_budget = Budget.from_json(manifest["budget"])
+        limits = budget or own_budget
+        scope = Scope("run", limits)
+        scope.charge(index.charged)
+        self.session = Session(
+            definition=definition,
+            recording=recording,
+            index=index,
+            mode=mode,
+            question=_question_text(manifest["question"]),
+            seed=manifest["seed"],
+            budget=limits,
+            prices=prices or PriceBook.load(),
+            scope=scope,
+            clocks=_clocks(index),
+            controller=controller or _controller(definition.models),
+            models=list(definition.models),
+            tools={tool.spec.name: tool for tool in definition.tools},
+            opening=_opening(definition.system, manifest["question"]),
+            limits_raised=limits != own_budget,
+            deps=deps,
+            watch=watch,
+        )
+
+    async def run(self) -> Result:
+        """Run to the end of the attempt, whichever it is, and record it.
+
+        Raises:
+            Fenced: another attempt has taken the run over; nothing more was written.
+            StorageError: the store failed; what was acknowledged stands.
+            InvalidInput: the question, a model or the workflow cannot be used.
+        """
+        heartbeat = self._start_heartbeat()
+        try:
+            with self.session.clocks.running("wall"):
+                return await self._guarded()
+        finally:
+            if heartbeat is not None:
+                heartbeat.cancel()
+                with suppress(asyncio.CancelledError, StorageError):
+                    await heartbeat
+
+    async def _guarded(self) -> Result:
+        try:
+            state = await self._graph()
+            return await self._completed(state)
+        except (Suspended, ReplayStopped) as stop:
+            return await self._stopped(stop)
+        except (Diverged, UnknownOutcome) as error:
+            if self.mode == "replay":
+                raise
+            return await self._needs_attention(error)
+        except (Fenced, StorageError):
+            raise
+        except asyncio.CancelledError:
+            await asyncio.shield(self._cancelled())
+            raise
+        except InvalidInput as error:
+            await self._failed(error)
+            raise
+        except Exception as error:
+            if self.mode == "replay" and self._recorded_status() != "failed":
+                raise
+            return await self._failed(error)
+
+    async def _graph(self) -> JSONObject:
+        graph = compile_graph(self.definition.graph or run_graph(), name=self.definition.name)
+        context = Context(self.session)
+        opening: Any = {}
+        if self.definition.graph is not None:
+            opening = {"question": self.session.question, "messages": context.opening}
+            known = set(self.definition.graph.state_schema.__annotations__)
+            opening = {name: value for name, value in opening.items() if name in known}
+        with self.session.places.root():
+            config: Any = {"recursion_limit": 10_000}
+            state: JSONObject = await graph.ainvoke(opening, config, context=context)
+        return state
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    async def _completed(self, state: JSONObject) -> Result:
+        answer = state.get("answer")
+        own = self.definition.graph is not None
+        reason = state.get("stop_reason") or ("graph_ended" if own else "picked")
+        good = own or (answer is not None and reason not in (*_OUT_OF, "rejected"))
+        outcome: JSONObject = {
+            "answer": answer if own or answer is None else str(answer),
+            "text": state.get("text") or "",
+            "status": "completed" if good else "incomplete",
+            "stop_reason": reason,
+            "support": state.get("support") or {},
+            "ask": state["pick"].ask if state.get("pick") else None,
+        }
+        if self.mode == "replay":
+            self._compare(outcome)
+        else:
+            await self._record_end(outcome["status"], reason, outcome)
+        return self._result(outcome, state if own else {})
+
+    def _compare(self, outcome: JSONObject) -> None:
+        """A replay has to come to the same end as the recording.
+
+        Raises:
+            Diverged: it did not.
+        """
+        ended = self.recording.ended()
+        if ended is None:
+            raise Diverged("run_ended", "the recording does not end; this replay does")
+        recorded = self.recording.get(ended.body["outcome"]) if ended.body.get("outcome") else {}
+        recorded.pop("spent", None)
+        difference = describe_change(recorded, outcome)
+        if difference:
+            raise Diverged("run_ended", difference)
+
+    async def _stopped(self, stop: Suspended | ReplayStopped) -> Result:
+        waiting = list(self.session.waiting)
+        if self.mode == "replay":
+            status = self._recorded_status()
+            return self._result({"status": status, "stop_reason": "recording ends"}, {}, waiting)
+        if isinstance(stop, ReplayStopped):
+            raise StorageError("a live attempt came to the end of a recording")
+        await self._record_end("parked", "waiting", None, waiting=waiting)
+        return self._result({"status": "parked", "stop_reason": "waiting"}, {}, waiting)
+
+    async def _needs_attention(self, error: Diverged | UnknownOutcome) -> Result:
+        difference = error.difference if isinstance(error, Diverged) else str(error)
+        outcome: JSONObject = {
+            "key": error.key,
+            "problem": "diverged" if isinstance(error, Diverged) else "unknown_outcome",
+            "difference": difference,
+        }
+        await self._record_end("needs_attention", outcome["problem"], outcome)
+        shown = {"status": "needs_attention", "stop_reason": outcome["problem"]}
+        return self._result(shown, {}, error=str(error))
+
+    async def _failed(self, error: Exception) -> Result:
+        text = str(error) if isinstance(error, LongthoughtError) else f"{_name(error)}: {error}"
+        reason = error.kind if isinstance(error, BudgetExhausted) else _name(error)
+        status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
+        outcome: JSONObject = {"answer": None, "status": status, "error": text}
+        if self.mode == "live":
+            await self._record_end(status, reason, outcome)
+        return self._result({"status": status, "stop_reason": reason}, {}, error=text)
+
+    async def _cancelled(self) -> None:
+        if self.mode == "live":
+            with suppress(StorageError):
+                await self._record_end("cancelled", "cancelled", None)
+
+    async def _record_end(
+        self,
+        status: str,
+        reason: str,
+        outcome: JSONObject | None,
+        waiting: list[JSONObject] | None = None,
+    ) -> None:
+        journal = self.session.journal
+        body: JSONObject = {"status": status, "stop_reason": reason}
+        if outcome is not None:
+            body["outcome"] = journal.put({**outcome, "spent": self._spent()})
+        if waiting:
+            body["waiting"] = waiting
+        journal.stage("run_ended", **body)
+        await journal.flush(status=status)
+        if self.store is not None:
+            await self.store.release(journal)
+
+    def _recorded_status(self) -> str:
+        ended = self.recording.ended()
+        return str(ended.body["status"]) if ended is not None else "running"
+
+    def _result(
+        self,
+        outcome: JSONObject,
+        state: JSONObject,
+        waiting: Sequence[JSONObject] = (),
+        error: str | None = None,
+    ) -> Result:
+        counters = self.session.counters
+        return Result(
+            id=self.recording.run_id,
+            status=outcome["status"],
+            stop_reason=outcome["stop_reason"],
+            answer=outcome.get("answer"),
+            text=outcome.get("text", ""),
+            spent=self._spent(),
+            support=outcome.get("support", {}),
+            waiting=waiting,
+            error=error,
+            state=state,
+            model_calls=counters.model_calls,
+            tool_calls=counters.tool_calls,
+            effects=counters.effects,
+        )
+
+    def _spent(self) -> JSONObject:
+        return spent_of(self.session.scope.spent, self.session.scope.overrun, self.session.clocks)
+
+    # -- the lease ------------------------------------------------------------------------------
+
+    def _start_heartbeat(self) -> asyncio.Task[None] | None:
+        if self.store is None or self.mode == "replay":
+            return None
+        running = asyncio.current_task()
+        return asyncio.create_task(self._heartbeat(self.store, running), name="longthought-lease")
+
+    async def _heartbeat(self, store: Store, running: asyncio.Task[Any] | None) -> None:
+        while True:
+            await asyncio.sleep(store.lease / 3)
+            try:
+                await store.renew(self.session.journal)
+            except Fenced:
+                if running is not None:
+                    running.cancel()
+                return
+            except StorageError:
+                continue  # the next append finds out whether the store is gone for good
+
+
+def spent_of(spent: Amount, overrun: Amount, clocks: Clocks) -> JSONObject:
+    """What was spent, as results and traces show it: dollars and seconds beside the counts."""
+    amount = spent.to_json()
+    value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
+    value["usd"] = float(spent.usd)
+    value["model_calls"] = spent.model_calls
+    value["tool_calls"] = spent.tool_calls
+    value["branches"] = spent.branches
+    value["seconds"] = {name: round(seconds, 3) for name, seconds in clocks.view().items()}
+    if overrun:
+        value["overrun"] = overrun.to_json()
+    return value
+
+
+def _controller(models: Sequence[Model]) -> Controller:
+    controller = Controller()
+    for model in models:
+        controller.backend(model.name, model.slots)
+    return controller
+
+
+def _clocks(index: Recorded) -> Clocks:
+    clocks = Clocks(time.monotonic)
+    for attempt in index.intervals:
+        for kind, pairs in attempt.items():
+            clocks.restore(kind, pairs)  # type: ignore[arg-type]
+    return clocks
+
+
+def _question_text(question: JSON) -> str:
+    if isinstance(question, str):
+        return question
+    users = [message for message in question if message["role"] == "user"]
+    return text_of(users[-1]) if users else ""
+
+
+def _opening(system: str | None, question: JSON) -> list[Message]:
+    opening: list[Message] = []
+    if system is not None:
+        opening.append({"role": "system", "content": system})
+    if isinstance(question, str):
+        opening.append({"role": "user", "content": question})
+    else:
+        opening.extend(question)
+    return opening
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__

@@ -1,0 +1,440 @@
+"""The driver of a policy: the only place where a fold meets the clock, the budget and failures.
+
+Inputs reach the policy in one order, and that order is recorded before anything follows from it.
+A resumed or replayed search is first fed the recorded inputs, in the recorded order, while its
+branches run on recorded effects; only then do live effects begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from longthought.budgets import Amount, BranchState
+from longthought.errors import (
+    BudgetExhausted,
+    ControlFlow,
+    Diverged,
+    InvalidInput,
+    PolicyError,
+    ReplayStopped,
+    StorageError,
+    Suspended,
+    UnknownOutcome,
+    UnlabelledConcurrency,
+)
+from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.places import current_frame
+from longthought.orchestrator.session import Session
+from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, Policy, State
+from longthought.storage import Event, canonical
+from longthought.types import JSON, JSONObject
+
+__all__ = ["FATAL", "Search"]
+
+FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidInput, PolicyError)
+"""What ends the run, not just a branch: the run itself cannot be trusted to go on."""
+
+RunBranch = Callable[[Session, Branch], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """Outcomes of branches in the order in which they were decided."""
+
+    outcomes: deque[Outcome] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.arrived.set()
+
+
+class Search:
+    """One policy at work at one place of a run; asked again after a rejection."""
+
+    def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
+        self.session, self.policy, self.place = session, policy, place
+        self.live = asyncio.Event()
+        self.state: State = policy.start(session.question, session.seed)
+        self.branches: dict[str, Branch] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.pick: Pick | None = None
+        self._run_branch = run_branch
+        self._folds = deque(session.index.folds.get(self.place, ()))
+        self._inbox = _Inbox()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._parked: set[str] = set()
+        self._exhausted: str | None = None
+        self._short: str | None = None
+        """The limit that a branch ran into; others may still give something back."""
+        self._late: list[Event] = []
+        """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
+        self._failure: BaseException | None = None
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    async def explore(self) -> Pick:
+        """Feed the policy until it picks.
+
+        Raises:
+            Suspended: every branch that is left waits for a signal.
+            PolicyError: the policy neither asks nor ends.
+            Diverged: the policy asked for something else than recorded.
+        """
+        with self.session.places.enter_at(self.place):
+            try:
+                pick = await self._fed_by_recording() or await self._fed_live()
+            except BaseException:
+                await self._stop_all()
+                raise
+            self.pick = pick
+            await self._cancel_rest()
+        return pick
+
+    def reject(self, pick: Pick) -> None:
+        """Tell the policy that the run's verify node turned its pick down."""
+        data = {"ask": pick.ask}
+        if self._folds:
+            self._check_rejection(self._folds.popleft(), data)
+        else:
+            self._fold("rejected", data)
+        self.policy.tell(self.state, {"type": "rejected", "ask": pick.ask})
+        self._folds.extendleft(reversed(self._late))
+        self._late = []
+        self.pick = None
+
+    async def _fed_by_recording(self) -> Pick | None:
+        pick = self.policy.done(self.state)
+        while self._folds and pick is None:
+            pick = await self._replay(self._folds.popleft())
+        while pick and self._folds and self._folds[0].body["input"] == "tell":
+            self._late.append(self._folds.popleft())
+        if not self._folds:
+            self.live.set()
+        return pick
+
+    async def _replay(self, event: Event) -> Pick | None:
+        data = event.body["data"]
+        match event.body["input"]:
+            case "ask":
+                self._launch(self._asked(data["room"], event))
+                return self.policy.done(self.state)
+            case "tell":
+                outcome = await self._outcome_of(data["ask"])
+                self._check_outcome(event, outcome)
+                self.policy.tell(self.state, outcome)
+            case "exhausted":
+                self._exhausted = data["kind"]
+                self.policy.tell(self.state, {"type": "exhausted", **data})
+            case "limit_raised":
+                self._exhausted = None
+                self.policy.tell(self.state, {"type": "limit_raised"})
+            case "cancel":
+                self.policy.tell(self.state, {"type": "cancelled", "asks": data["asks"]})
+            case other:
+                raise Diverged(self.place, f"recorded {other!r} where the search still goes on")
+        return self.policy.done(self.state)
+
+    async def _fed_live(self) -> Pick:
+        if self.session.mode == "replay":
+            await self._settle_replay()
+        if self._exhausted and self.session.limits_raised:
+            self._fold("limit_raised", {})
+            self._exhausted = None
+            self.policy.tell(self.state, {"type": "limit_raised"})
+        while True:
+            pick = self._take_in()
+            if pick is not None:
+                return pick
+            if self._exhausted is None:
+                self._ask()
+            pick = self.policy.done(self.state)
+            if pick is not None:
+                return pick
+            if not self._running:
+                self._at_rest()
+                continue
+            await self._wait()
+
+    def _take_in(self) -> Pick | None:
+        """Feed everything that has arrived, in order; it is staged already."""
+        self._inbox.arrived.clear()
+        if self._failure is not None:
+            raise self._failure
+        while self._inbox.outcomes:
+            outcome = self._inbox.outcomes.popleft()
+            if outcome["status"] == "exhausted":
+                self._short = outcome.get("reason", "budget")
+            self.policy.tell(self.state, outcome)
+            pick = self.policy.done(self.state)
+            if pick is not None:
+                return pick
+        kind = self._time_is_up()
+        if kind is not None and self._exhausted is None:
+            self._exhaust(kind)
+            return self.policy.done(self.state)
+        return None
+
+    def _ask(self) -> None:
+        while True:
+            room = self._room()
+            before = canonical(self.state)
+            asks = self.policy.ask(self.state, room) if room > 0 else []
+            if not asks:
+                if canonical(self.state) != before:
+                    raise PolicyError(f"{self.policy.name} changed its state without asking")
+                return
+            self._check(asks, room)
+            self._fold("ask", {"room": room, "asks": [ask.id for ask in asks]})
+            self._launch(asks)
+
+    def _at_rest(self) -> None:
+        """Nothing runs and the policy asks for nothing: parked, out of budget, or a mistake."""
+        if self._parked:
+            raise Suspended("branches", self.place)
+        kind = self.session.scope.exhausted or self._out_of_branches() or self._short
+        if kind is not None and self._exhausted is None:
+            self._exhaust(kind)
+            return
+        raise PolicyError(
+            f"{self.policy.name} neither asks nor ends: {canonical(self.state)[:300]}"
+        )
+
+    async def _wait(self) -> None:
+        seconds = self.session.clocks.left(self.session.budget)
+        try:
+            async with asyncio.timeout(None if seconds is None else max(seconds, 0.001)):
+                await self._inbox.arrived.wait()
+        except TimeoutError:
+            return
+
+    # -- branches -------------------------------------------------------------------------------
+
+    def _launch(self, asks: list[Ask]) -> None:
+        for ask in asks:
+            branch = self._branch_for(ask)
+            self.branches[ask.id] = branch
+            self.session.show({"event": "branch", "branch": ask.id, "kind": ask.kind})
+            branch.task = self._running[ask.id] = asyncio.create_task(
+                self._branch(branch), name=f"branch {ask.id}"
+            )
+
+    def _branch_for(self, ask: Ask) -> Branch:
+        session = self.session
+        parent = self.branches[ask.parent] if ask.parent is not None else None
+        messages = [dict(m) for m in (parent.messages if parent else session.opening)]
+        place = f"{self.place}/{ask.id}"
+        return Branch(
+            ask=ask,
+            place=place,
+            model=session.models[ask.model],
+            slot=session.controller.branch(f"{session.recording.run_id}{place}"),
+            sampling={**session.definition.sampling, **ask.sampling},
+            live=self.live,
+            messages=messages,  # type: ignore[arg-type]
+            step=ask.kind == "step",
+        )
+
+    async def _branch(self, branch: Branch) -> None:
+        how = "finished"
+        try:
+            with current_frame().places.enter(branch.ask.id, branch=branch) as frame:
+                frame.branch = branch
+                await self._run_branch(self.session, branch)
+            branch.status = "finished"
+        except ReplayStopped:
+            how = self._recorded_end(branch)
+        except Suspended:
+            how, branch.status = "parked", "parked"
+        except asyncio.CancelledError:
+            if branch.status != "cancelling":
+                self._drop(branch)  # the process stops: the recording stays as it is
+                raise
+            how, branch.status = "cancelled", "cancelled"
+        except BudgetExhausted as error:
+            how, branch.status, branch.reason = "failed", "exhausted", error.kind
+        except (*FATAL, ControlFlow) as error:
+            self._drop(branch)
+            self._failure = error
+            self._inbox.arrived.set()
+            return
+        except Exception as error:  # whatever goes wrong in one branch leaves its siblings alone
+            how, branch.status = "failed", "failed"
+            branch.reason = f"{type(error).__name__}: {error}"
+        self._ended(branch, how)
+
+    def _ended(self, branch: Branch, how: str) -> None:
+        """Decide, in one go, the branch's last results, its end and its tell."""
+        session = self.session
+        self._running.pop(branch.ask.id, None)
+        final = {"finished": BranchState.DONE, "cancelled": BranchState.CANCELLED}
+        if how == "parked":
+            self._parked.add(branch.ask.id)
+            branch.slot.move(BranchState.PARKED)
+        else:
+            branch.slot.move(final.get(how, BranchState.FAILED))
+        recorded = session.index.ends.get(branch.place)
+        known = recorded is not None and recorded.body["how"] == how
+        told = how in ("finished", "failed") and self.pick is None and not self._picked()
+        if recorded is not None and known:
+            told = bool(recorded.body.get("told", True)) and how in ("finished", "failed")
+        outcome = self._outcome(branch)
+        if session.mode == "live" and not known:
+            session.enter_chain(branch)
+            extra: dict[str, JSON] = {"reason": branch.reason} if branch.reason else {}
+            if not told:
+                extra["told"] = False
+            session.journal.stage("branch_ended", branch.place, how=how, **extra)
+            if told:
+                data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
+                session.journal.stage("fold", self.place, input="tell", data=data)
+        self.outcomes[branch.ask.id] = outcome
+        session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
+        if told and not known:
+            self._inbox.put(outcome)
+        self._inbox.arrived.set()
+
+    def _recorded_end(self, branch: Branch) -> str:
+        """How a branch ended whose recording stops before it is through."""
+        event = self.session.index.ends.get(branch.place)
+        if event is None:
+            branch.status = "cut off"
+            return "cancelled"
+        how: str = event.body["how"]
+        branch.reason = event.body.get("reason", "")
+        branch.status = "failed" if how == "failed" else how
+        return how
+
+    def _drop(self, branch: Branch) -> None:
+        self._running.pop(branch.ask.id, None)
+        branch.slot.move(BranchState.CANCELLED)
+
+    def _outcome(self, branch: Branch) -> Outcome:
+        candidate, verdict = branch.candidate, branch.verdict
+        outcome: Outcome = {
+            "type": "told",
+            "ask": branch.ask.id,
+            "status": branch.status,
+            "answer": candidate.answer if candidate else None,
+            "final": candidate.final if candidate else True,
+            "score": verdict.score if verdict else None,
+            "passed": verdict.passed if verdict else None,
+            "tokens": branch.tokens,
+        }
+        if branch.reason:
+            outcome["reason"] = branch.reason
+        return outcome
+
+    # -- replay ---------------------------------------------------------------------------------
+
+    def _asked(self, room: int, event: Event) -> list[Ask]:
+        asks = self.policy.ask(self.state, room)
+        self.session.scope.charge(Amount(branches=len(asks)))
+        names, recorded = [ask.id for ask in asks], event.body["data"]["asks"]
+        if names != recorded:
+            raise Diverged(
+                self.place, f"the policy asked for {names or 'nothing'}, recorded is {recorded}"
+            )
+        return asks
+
+    async def _outcome_of(self, ask: str) -> Outcome:
+        """The outcome of a branch that is recorded as told, once it has run on its recording."""
+        while ask not in self.outcomes or ask in self._parked:
+            if self._failure is not None:
+                raise self._failure
+            if ask not in self._running:
+                raise Diverged(f"{self.place}/{ask}", "recorded as ended; it did not end now")
+            self._inbox.arrived.clear()
+            await self._inbox.arrived.wait()
+        return self.outcomes[ask]
+
+    def _check_outcome(self, event: Event, outcome: Outcome) -> None:
+        recorded = event.body["data"]["outcome"]
+        if recorded != self.session.address(outcome):
+            before: JSONObject = self.session.recording.get(recorded)
+            names = [n for n in {*before, *outcome} if before.get(n) != outcome.get(n)]
+            changes = ", ".join(
+                f"{n}: recorded {before.get(n)!r}, now {outcome.get(n)!r}" for n in sorted(names)
+            )
+            raise Diverged(f"{self.place}/{outcome['ask']}", f"the outcome differs: {changes}")
+
+    def _check_rejection(self, event: Event, data: JSONObject) -> None:
+        if event.body["input"] != "rejected" or event.body["data"] != data:
+            recorded = f"{event.body['input']} {canonical(event.body['data'])}"
+            raise Diverged(self.place, f"recorded is {recorded}, now the pick was rejected")
+
+    async def _settle_replay(self) -> None:
+        """The recording has no more inputs: let every branch run to where it was cut off."""
+        while self._running:
+            if self._failure is not None:
+                raise self._failure
+            self._inbox.arrived.clear()
+            await self._inbox.arrived.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self._parked:
+            raise Suspended("branches", self.place)
+        ended = self.session.recording.ended()
+        if ended is None or ended.body["status"] not in ("completed", "incomplete"):
+            raise ReplayStopped(self.place)
+        raise Diverged(self.place, "the recording ends with a pick; the policy does not pick now")
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    async def _cancel_rest(self) -> None:
+        """Cancel what still runs after the pick; recorded ends are replayed, not cancelled."""
+        for name, task in self._running.items():
+            branch = self.branches[name]
+            if self.session.mode == "live" and branch.place not in self.session.index.ends:
+                branch.status = "cancelling"
+                task.cancel()
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stop_all(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- the world's side -----------------------------------------------------------------------
+
+    def _fold(self, name: str, data: JSONObject) -> None:
+        self.session.journal.stage("fold", self.place, input=name, data=data)
+
+    def _exhaust(self, kind: str) -> None:
+        self._exhausted = kind
+        data = {"scope": self.session.scope.name, "kind": kind}
+        self._fold("exhausted", data)
+        self.policy.tell(self.state, {"type": "exhausted", **data})
+
+    def _time_is_up(self) -> str | None:
+        return self.session.clocks.passed(self.session.budget)
+
+    def _out_of_branches(self) -> str | None:
+        left = self.session.scope.remaining("branches")
+        return "branches" if left is not None and left <= 0 else None
+
+    def _room(self) -> int:
+        definition = self.session.definition
+        most = definition.parallel or self.session.models[0].slots
+        room = most - len(self._running) - len(self._parked)
+        left = self.session.scope.remaining("branches")
+        if self.session.scope.exhausted is not None or self._short is not None:
+            return 0
+        return room if left is None else min(room, left)
+
+    def _check(self, asks: list[Ask], room: int) -> None:
+        names = [ask.id for ask in asks]
+        if len(asks) > room or len(set(names)) < len(names) or set(names) & set(self.branches):
+            raise PolicyError(f"{self.policy.name} asked for {names} with room for {room}")
+        self.session.scope.charge(Amount(branches=len(asks)))
+
+    def _picked(self) -> bool:
+        return self.policy.done(self.state) is not None

@@ -1,0 +1,247 @@
+"""One attempt at a run: what it reads, what it writes, and the rule between the two.
+
+Every effect asks :meth:`Session.recorded` first. What is recorded is handed out if the request is
+the same, and is a divergence if not. What is not recorded is asked of the outside world in a live
+attempt; in a replay it is the point where the recording was cut off, or a divergence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from longthought.budgets import Branch as Slot
+from longthought.budgets import (
+    Budget,
+    Clocks,
+    Controller,
+    PriceBook,
+    PromptEstimator,
+    Scope,
+)
+from longthought.errors import Diverged, InvalidInput, ReplayStopped
+from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.places import Frame, Places
+from longthought.orchestrator.recorded import Recorded
+from longthought.storage import Event, Journal, Recording, canonical
+from longthought.storage.difference import describe_change
+from longthought.storage.digests import payload_id, salt_of
+from longthought.tools import Tool
+from longthought.types import JSON, Delta, JSONObject, Message, Model
+
+__all__ = ["MISSING", "Mode", "Session", "Watch"]
+
+Mode = Literal["live", "replay"]
+MISSING: Final = object()
+"""Returned for an effect that is to be performed now."""
+
+Watch = Callable[[JSONObject], None]
+"""Called with each thing worth showing while a run is under way (never recorded)."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this attempt did itself, as against what it was given from the recording."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    verifier_calls: int = 0
+    effects: int = 0
+
+
+@dataclass(slots=True)
+class Session:
+    """Everything an attempt holds. Created by ``runs.py``, used by effects, searches and nodes."""
+
+    definition: Definition
+    recording: Recording
+    index: Recorded
+    mode: Mode
+    question: str
+    seed: int
+    budget: Budget
+    prices: PriceBook
+    scope: Scope
+    clocks: Clocks
+    controller: Controller
+    models: list[Model]
+    tools: dict[str, Tool]
+    opening: list[Message]
+    """The conversation every branch starts from."""
+    limits_raised: bool = False
+    """Whether this attempt has higher limits than the run had before."""
+    deps: object | None = None
+    watch: Watch | None = None
+    places: Places = field(default_factory=Places)
+    estimator: PromptEstimator = field(default_factory=PromptEstimator)
+    counters: Counters = field(default_factory=Counters)
+    waiting: list[JSONObject] = field(default_factory=list)
+    used_signals: set[str] = field(default_factory=set)
+    _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of a live attempt.
+
+        Raises:
+            Diverged: this is a replay, which writes nothing.
+        """
+        if not isinstance(self.recording, Journal):
+            raise Diverged("run", "a replay tried to record something")
+        return self.recording
+
+    # -- payloads -------------------------------------------------------------------------------
+
+    def put(self, value: JSON) -> str:
+        """The id of a payload, stored if this attempt is live."""
+        if isinstance(self.recording, Journal):
+            return self.recording.put(value)
+        return self.address(value)
+
+    def address(self, value: JSON) -> str:
+        """The id a payload has in this run, without storing it."""
+        if self.recording.run_key is None:
+            raise InvalidInput("run", "has deleted payloads", "It can be audited, not replayed")
+        body = canonical(value).encode()
+        return payload_id(salt_of(self.recording.run_key, body), body)
+
+    def conversation(self, messages: Sequence[Message], known: Sequence[str] = ()) -> list[str]:
+        """The id of the conversation after each message; ``known`` are those computed before."""
+        ids = list(known[: len(messages)])
+        last = ids[-1] if ids else ""
+        for message in messages[len(ids) :]:
+            last = self.put({"p": last, "m": message})
+            ids.append(last)
+        return ids
+
+    def toolset(self, names: tuple[str, ...]) -> str:
+        """The id of the definitions of some tools."""
+        found = self._toolsets.get(names)
+        if found is None:
+            found = self.put([dict(self.tools[name].spec.definition()) for name in names])
+            self._toolsets[names] = found
+        return found
+
+    # -- recorded effects -----------------------------------------------------------------------
+
+    def recorded(self, key: str, request: JSONObject, frame: Frame) -> JSON:
+        """The recorded finish of an effect, or :data:`MISSING` if it has to be performed.
+
+        Raises:
+            Diverged: something else was asked at this place, or nothing and this is a replay.
+            ReplayStopped: the recording was cut off here.
+        """
+        self.counters.effects += 1
+        event = self.index.finished.get(key)
+        if event is not None:
+            if event.body["request"] != self.address(request):
+                raise Diverged(key, self._difference(event, request))
+            if event.body["status"] == "cancelled":
+                raise ReplayStopped(key)
+            return event
+        end = self.index.ends.get(frame.branch.place) if frame.branch else None
+        if end is not None and end.body["how"] in ("cancelled", "failed"):
+            raise ReplayStopped(key)
+        if self.mode == "replay":
+            if self.recording.ended() is None or (end and end.body["how"] == "parked"):
+                raise ReplayStopped(key)
+            raise Diverged(key, f"nothing is recorded here; asked now: {_short(request)}")
+        return MISSING
+
+    def result_of(self, event: Event) -> JSON:
+        """The result a finished effect holds."""
+        return self.recording.get(event.body["result"])
+
+    async def until_live(self, frame: Frame) -> None:
+        """Wait until the recorded inputs are taken in, before a branch asks the outside world."""
+        if frame.branch is not None and not frame.branch.live.is_set():
+            await frame.branch.live.wait()
+
+    def _difference(self, event: Event, request: JSONObject) -> str:
+        recorded = self._expanded(self.recording.get(event.body["request"]))
+        return describe_change(recorded, self._expanded(request)) or "the request differs"
+
+    def _expanded(self, request: JSONObject) -> JSONObject:
+        """A request with its conversation and tools written out, as far as they are at hand."""
+        shown = dict(request)
+        if "conversation" in shown:
+            shown["messages"] = request.get("messages") or self._messages(shown["conversation"])
+            shown.pop("conversation")
+        if isinstance(shown.get("tools"), str) and self.recording.has(shown["tools"]):
+            shown["tools"] = self.recording.get(shown["tools"])
+        return shown
+
+    def _messages(self, conversation: str) -> JSON:
+        if self.recording.has(conversation):
+            return self.recording.messages(conversation)
+        return f"conversation {conversation}"
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def note(self, frame: Frame, type_: str, key: str, **body: JSON) -> None:
+        """Decide an event: into the branch's tail, or into the chain outside branches."""
+        if frame.branch is not None:
+            frame.branch.tail.append((type_, key, body))
+        else:
+            self.journal.stage(type_, key, **body)
+
+    def enter_chain(self, branch: Branch | None) -> None:
+        """Put a branch's tail into the chain; it is committed with the next flush."""
+        if branch is not None and branch.tail:
+            tail, branch.tail = branch.tail, []
+            for type_, key, body in tail:
+                self.journal.stage(type_, key, **body)
+
+    async def commit(self, frame: Frame) -> None:
+        """Make durable everything decided so far at this place. Called before anything leaves."""
+        self.enter_chain(frame.branch)
+        await self.journal.flush()
+
+    def finish(
+        self, frame: Frame, key: str, kind: str, request: str, result: JSON, **body: JSON
+    ) -> None:
+        """Decide the end of an effect."""
+        extra = {name: value for name, value in body.items() if value not in (None, {}, [], "ok")}
+        self.note(
+            frame,
+            "effect_finished",
+            key,
+            kind=kind,
+            request=request,
+            result=self.put(result),
+            status=body.get("status", "ok"),
+            **{name: value for name, value in extra.items() if name != "status"},
+        )
+
+    # -- other ----------------------------------------------------------------------------------
+
+    def slot(self, frame: Frame) -> Slot:
+        """The controller's view of the branch; work outside branches shares one of its own."""
+        if frame.branch is not None:
+            return frame.branch.slot
+        return self.controller.branch(f"{self.recording.run_id}{frame.path}")
+
+    def show(self, event: JSONObject) -> None:
+        """Tell the watcher, if there is one."""
+        if self.watch is not None:
+            self.watch(event)
+
+    def deltas(self, branch: Branch | None) -> Callable[[Delta], None] | None:
+        """Where the deltas of a model call go."""
+        if self.watch is None:
+            return None
+        watch, name = self.watch, branch.ask.id if branch else ""
+        return lambda delta: watch({"event": "delta", "branch": name, "text": delta.text})
+
+    @property
+    def now(self) -> float:
+        """Wall time in seconds since the epoch."""
+        return time.time()
+
+
+def _short(value: JSON) -> str:
+    text = canonical(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

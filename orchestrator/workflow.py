@@ -1,0 +1,333 @@
+"""``Workflow``: models, tools, a strategy and a budget under a name; run, resume, replay."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
+from longthought.errors import InvalidInput, RunBusy
+from longthought.orchestrator.definition import Definition, Retry
+from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph
+from longthought.orchestrator.graphs.run import run_graph
+from longthought.orchestrator.models import BackendSettings, resolve_model
+from longthought.orchestrator.runs import ENDED, Attempt, Result, begin, manifest_of
+from longthought.orchestrator.session import Watch
+from longthought.orchestrator.strategies import Policy, single
+from longthought.storage import Store
+from longthought.tools import Tool
+from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
+from longthought.verifiers import AnswerKind
+
+__all__ = ["Workflow"]
+
+T = TypeVar("T")
+
+
+class Workflow:
+    """A way of answering questions: what thinks, with what, how it is judged, and what it may cost.
+
+    Args:
+        name: stands in listings and traces.
+        model: ``"embedded"``, ``"openai/NAME"``, a ``Model``, or a list of them.
+        tools: what a branch may call.
+        answer: how an answer is found in prose and compared; without it the whole text counts.
+        verifier: judges candidates (and steps) without knowing the expected answer.
+        strategy: how to think; one sample unless given.
+        budget: hard limits on each run.
+        system: the system prompt.
+        sampling: temperature, top_p, max_tokens and so on, for every call.
+        output: a pydantic model or a JSON schema for typed answers.
+        graph: a LangGraph ``StateGraph`` of your own, whose nodes take ``runtime.context``.
+        parallel: branches in flight at once.
+        store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
+        source: ``module:attribute`` where this workflow is found again, for the command line.
+
+    Raises:
+        InvalidInput: a part cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        name: str = "workflow",
+        *,
+        model: str | Model | Sequence[str | Model] = "embedded",
+        tools: Sequence[Tool] = (),
+        answer: AnswerKind | None = None,
+        verifier: Verifier | None = None,
+        strategy: Policy | None = None,
+        budget: Budget | None = None,
+        system: str | None = None,
+        sampling: Sampling | None = None,
+        output: type[BaseModel] | JSONObject | None = None,
+        graph: Builder | None = None,
+        parallel: int | None = None,
+        max_turns: int = 32,
+        max_output_tokens: int = 4096,
+        retry: Retry | None = None,
+        store: Store | str | None = None,
+        prices: PriceBook | Path | None = None,
+        backend: BackendSettings | None = None,
+        source: str = "",
+    ) -> None:
+        specs = [model] if isinstance(model, str) or not isinstance(model, Sequence) else model
+        if not specs:
+            raise InvalidInput("model", "no model is given", 'Use "embedded" or "openai/NAME"')
+        _check_names(name, tools)
+        for field, value in (("parallel", parallel), ("max_turns", max_turns)):
+            if value is not None and value < 1:
+                raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
+        self.definition = Definition(
+            name=name,
+            models=[resolve_model(spec, backend) for spec in specs],
+            strategy=strategy or single(),
+            tools=tuple(tools),
+            answer=answer,
+            verifier=verifier,
+            system=system,
+            sampling=sampling or {},
+            budget=budget or Budget(),
+            output=_schema(output),
+            parallel=parallel,
+            max_turns=max_turns,
+            max_output_tokens=max_output_tokens,
+            retry=retry or Retry(),
+            graph=graph,
+            source=source,
+        )
+        self._store = store
+        self._prices = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
+        self._controller: Controller | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the workflow."""
+        return self.definition.name
+
+    @property
+    def graph(self) -> Compiled:
+        """The graph a run goes through, compiled: ``workflow.graph.get_graph().draw_mermaid()``."""
+        return compile_graph(self.definition.graph or run_graph(), name=self.name)
+
+    async def run(
+        self,
+        question: str | Sequence[Message],
+        *,
+        seed: int = 0,
+        budget: Budget | None = None,
+        deps: object | None = None,
+        run_id: str | None = None,
+        run_key: bytes | None = None,
+        watch: Watch | None = None,
+        options: JSONObject | None = None,
+    ) -> Result:
+        """Answer one question; recorded from the first call to the last.
+
+        ``budget`` replaces the workflow's for this run. ``deps`` reaches tools and nodes and is
+        never recorded. ``watch`` is called with what happens while it happens.
+
+        Raises:
+            InvalidInput: the question is empty, or a model or limit cannot be used.
+            StorageError: the store cannot be used.
+        """
+        _check_question(question)
+        limits = budget or self.definition.budget
+        self._admit(limits)
+        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        async with self.opened_store() as store:
+            journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
+            attempt = Attempt(
+                self.definition,
+                journal,
+                manifest=manifest,
+                store=store,
+                controller=self._shared_controller(),
+                prices=self._prices,
+                deps=deps,
+                watch=watch,
+            )
+            return await self._until_rest(store, attempt, deps, watch)
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        budget: Budget | None = None,
+        deps: object | None = None,
+        watch: Watch | None = None,
+    ) -> Result:
+        """Go on with a run that crashed, parked, was cancelled or needs attention.
+
+        ``budget`` raises its limits. A run that has ended is replayed instead, which costs nothing.
+
+        Raises:
+            RunNotFound, RunBusy: there is none, or another process drives it.
+            Diverged: only if the run has ended and this workflow is another one.
+        """
+        async with self.opened_store() as store:
+            row = await store.row(run_id)
+            if row.status in ENDED and budget is None:
+                return await self.replay(run_id, deps=deps)
+            attempt = await self._claimed(store, run_id, force, budget, deps, watch)
+            return await self._until_rest(store, attempt, deps, watch)
+
+    async def replay(self, run_id: str, *, deps: object | None = None) -> Result:
+        """Run the workflow again on the recorded effects alone: no model, no tool is called.
+
+        Raises:
+            Diverged: the workflow asks for something else than it did; names the effect.
+            RunNotFound: there is no such run.
+        """
+        async with self.opened_store() as store:
+            recording = await store.read(run_id)
+            attempt = Attempt(
+                self.definition, recording, mode="replay", prices=self._prices, deps=deps
+            )
+            return await attempt.run()
+
+    async def signal(self, run_id: str, name: str, value: JSON = None, *, key: str = "") -> None:
+        """Send a signal to a run that waits for it (``resume`` then goes on)."""
+        async with self.opened_store() as store:
+            await store.send_signal(run_id, name, value, key)
+
+    def run_sync(self, question: str | Sequence[Message], **options: Any) -> Result:
+        """:meth:`run` for code that is not async; also works where a loop is running (Jupyter)."""
+        return run_sync(self.run(question, **options))
+
+    async def stream(
+        self, question: str | Sequence[Message], **options: Any
+    ) -> AsyncIterator[JSONObject]:
+        """What happens, while it happens; the last item is ``{"event": "result", ...}``."""
+        queue: asyncio.Queue[JSONObject] = asyncio.Queue()
+        task = asyncio.create_task(self.run(question, watch=queue.put_nowait, **options))
+        task.add_done_callback(lambda _task: queue.put_nowait({"event": "end"}))
+        try:
+            while (item := await queue.get())["event"] != "end":
+                yield item
+            yield {"event": "result", **(await task).to_json()}
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def aclose(self) -> None:
+        """Release the models and tools."""
+        for part in (*self.definition.models, *self.definition.tools):
+            await part.aclose()
+
+    # -- details --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def opened_store(self) -> AsyncIterator[Store]:
+        """The store: the one given, or one opened for the time it is needed."""
+        if isinstance(self._store, Store):
+            yield self._store
+            return
+        async with Store(self._store) as store:
+            yield store
+
+    async def _claimed(
+        self,
+        store: Store,
+        run_id: str,
+        force: bool,
+        budget: Budget | None,
+        deps: object | None,
+        watch: Watch | None,
+    ) -> Attempt:
+        journal = await store.claim(run_id, force=force, fingerprint=self.definition.fingerprint())
+        await store.take_signals(journal)
+        return Attempt(
+            self.definition,
+            journal,
+            store=store,
+            controller=self._shared_controller(),
+            budget=budget,
+            prices=self._prices,
+            deps=deps,
+            watch=watch,
+        )
+
+    async def _until_rest(
+        self, store: Store, attempt: Attempt, deps: object | None, watch: Watch | None
+    ) -> Result:
+        """Run attempts until the run rests: a signal may have come while it was parking."""
+        result = await attempt.run()
+        while result.status == "parked" and await store.waiting_signals(result.id):
+            try:
+                attempt = await self._claimed(store, result.id, False, None, deps, watch)
+            except RunBusy:
+                break  # whoever sent the signal was quicker
+            before = result
+            result = await attempt.run()
+            if result.waiting == before.waiting:
+                break  # the signal was for something else
+        return result
+
+    def _admit(self, limits: Budget) -> None:
+        scope = Scope("run", limits)
+        kinds = self.definition.model_kinds()
+        for model in self.definition.models:
+            price = self._prices.price(model.name, kinds[model.name])
+            admit(scope, model.name, model.capabilities, price)
+
+    def _shared_controller(self) -> Controller:
+        """One controller for all runs of this workflow: they share the backends' slots."""
+        if self._controller is None:
+            self._controller = Controller()
+            for model in self.definition.models:
+                self._controller.backend(model.name, model.slots)
+        return self._controller
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from code that is not async, in a thread if a loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(coroutine))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="longthought-run-sync")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _schema(output: type[BaseModel] | JSONObject | None) -> JSONObject | None:
+    if output is None or isinstance(output, dict):
+        return output
+    if isinstance(output, type) and issubclass(output, BaseModel):
+        return output.model_json_schema()
+    raise InvalidInput("output", f"{output!r} is no schema", "Give a pydantic model or JSON schema")
+
+
+def _check_names(name: str, tools: Sequence[Tool]) -> None:
+    if not name or not name.strip() or "\n" in name:
+        raise InvalidInput("name", f"{name!r} cannot be used", "Give the workflow a short name")
+    names = [tool.spec.name for tool in tools]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
+
+
+def _check_question(question: str | Sequence[Message]) -> None:
+    empty = not question.strip() if isinstance(question, str) else not question
+    if empty:
+        raise InvalidInput("question", "is empty", "Ask something")
