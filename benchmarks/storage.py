@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.results import arguments, report
-from longthought.errors import StorageError
 from longthought.storage import Journal, Store, canonical
 from longthought.types import Message
 
@@ -219,11 +219,14 @@ async def measure(name: str, server: str | None, quick: bool) -> dict[str, float
 
 async def reachable(server: str) -> bool:
     """Whether a PostgreSQL server answers there."""
+    engine = create_async_engine(sa.make_url(server).set(drivername="postgresql+asyncpg"))
     try:
-        async with Store(server):
+        async with engine.connect():
             return True
-    except StorageError:
+    except (OSError, SQLAlchemyError):
         return False
+    finally:
+        await engine.dispose()
 
 
 async def main() -> None:

@@ -59,6 +59,7 @@ class Exploration:
         return self.candidate.text if self.candidate else ""
 
 
+@dataclass(slots=True)
 class Context:
     """The context of one run attempt. Every call is recorded, charged and replayed.
 
@@ -66,8 +67,7 @@ class Context:
     :meth:`gather`, or give each task its own :meth:`label`.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    session: Session
 
     # -- about the run --------------------------------------------------------------------------
 

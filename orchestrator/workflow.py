@@ -219,8 +219,10 @@ class Workflow:
 
     async def aclose(self) -> None:
         """Release the models and tools."""
-        for part in (*self.definition.models, *self.definition.tools):
-            await part.aclose()
+        for model in self.definition.models:
+            await model.aclose()
+        for tool in self.definition.tools:
+            await tool.aclose()
 
     # -- details --------------------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ class Choice:
         # One letter in lower case is more often a word ("a") than a label.
         label = label if all(len(o) == 1 for o in self.options) else f"(?i:{label})"
         end = r"(?![\w'\u2019-]|\.\w)"
-        opening = r"[\s:*_`\"'(\[{$]*(?:(?i:the|option|choice|letter|answer|text)\b[\s:*({]*)*"
+        opening = r"[\s:*_`\"'(\[{$\\]*(?:(?i:the|option|choice|letter|answer|text)\b[\s:*({]*)*"
         self._leading = re.compile(rf"{opening}({label}){end}")
         self._second = re.compile(
             rf"[)\]*_.\"'\s]*(?:,|/|&|\b(?:or|and)\b)\s*[(\[*]*({label}){end}"

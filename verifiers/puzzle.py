@@ -87,12 +87,14 @@ class PuzzleVerifier:
         return verdict(True, f"every step is right and the last makes {asked.target}")
 
     async def _unfinished(self, asked: Puzzle, text: str) -> Verdict:
-        hand, problem = walk(asked.numbers, steps_in(text), integers=self.integers)
+        steps = steps_in(text)
+        hand, problem = walk(asked.numbers, steps, integers=self.integers)
         if problem:
             return verdict(False, problem)
-        if len(hand) == 1:
-            made = hand[0] == asked.target
-            return verdict(made, f"all numbers are used and make {show(hand)}")
+        if len(hand) == 1 and set(hand) != {asked.target}:
+            return verdict(False, f"all numbers are used and make {show(hand)}")
+        if len(hand) == 1 and steps and steps[-1].result == asked.target:
+            return verdict(True, f"all numbers are used and make {show(hand)}")
         if self.oracle and not await self._within_reach(hand, asked.target):
             return verdict(False, f"{asked.target} cannot be reached from {show(hand)}")
         return verdict(True, f"right so far, {show(hand)} left", score=0.5)

@@ -183,7 +183,9 @@ def walk(
         problem = _take(hand, step) or _wrong(step, integers)
         if problem:
             return _sorted(hand), f"{step.text.strip()}: {problem}"
-        hand[step.result] += 1
+        # A number at the very end may be half written; what it has to become is known.
+        value = apply(step.sign, step.left, step.right) if step.open else None
+        hand[step.result if value is None else value] += 1
         if step.remaining is not None and Counter(step.remaining) != +hand:
             stated, real = show(step.remaining), show(_sorted(hand))
             return _sorted(hand), f"{step.text.strip()}: {real} are left, not {stated}"

@@ -122,7 +122,7 @@ def _recorded_reply(session: Session, event: Event, branch: Branch | None) -> Mo
         case "refused":
             raise QuestionRefused(result["field"], result["problem"], result["fix"])
     message = session.recording.get(result.pop("conversation"))["m"]
-    reply: ModelReply = {"message": message, **result}
+    reply: ModelReply = {"message": message, **result}  # type: ignore[typeddict-item]
     _count(branch, Usage.from_json(reply["usage"]))
     return reply
 

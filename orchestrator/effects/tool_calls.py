@@ -166,8 +166,9 @@ class _LiveToolCall:
             return
         self.charged = cost
         known = tool.spec.effect in ("pure", "read")
-        status = "cancelled" if known else "unknown_outcome"
-        self._finish(ToolResult(status, "The call was cancelled."), status="cancelled")
+        text = "The call was cancelled."
+        result = ToolResult("cancelled" if known else "unknown_outcome", text)
+        self._finish(result, status="cancelled")
 
     def _finish(
         self, result: ToolResult, overrun: Amount | None = None, *, status: str | None = None

@@ -61,7 +61,7 @@ def compile_graph(builder: Builder, *, name: str | None = None) -> Compiled:
                 "has a retry or cache policy of LangGraph's",
                 "Leave it out: model and tool calls are retried and recorded one by one",
             )
-        inner = spec.runnable
+        inner: Any = spec.runnable
         if isinstance(inner, CompiledStateGraph):
             inner = _recompiled(inner, node)
         elif isinstance(inner, _PlacedNode):

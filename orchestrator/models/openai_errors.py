@@ -38,8 +38,9 @@ class Faults:
         """The error for an exception of the client, of its transport, or for a bad reply."""
         if isinstance(error, ServerFault):
             # A reply that cannot be used: another try may bring a better one.
-            known = error.error is not None
-            return self.told(error.error) if known else self._error(error.problem, retryable=True)
+            if error.error is None:
+                return self._error(error.problem, retryable=True)
+            return self.told(error.error, begun=error.begun)
         if isinstance(error, openai.APIStatusError):
             return self._status(error)
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
@@ -53,8 +54,12 @@ class Faults:
             return self._error(what, retryable=not isinstance(cause, httpx2.UnsupportedProtocol))
         return self._error(str(error) or type(error).__name__)
 
-    def told(self, error: JSON) -> BackendError:
-        """The error for an error object that came with status 200 or inside a stream."""
+    def told(self, error: JSON, *, begun: bool = False) -> BackendError:
+        """The error for an error object that came with status 200 or inside a stream.
+
+        Once a reply has begun it has no status: that would say that the request was turned down
+        and costs nothing.
+        """
         fields = error if isinstance(error, dict) else {"message": error}
         code = str(fields.get("code") or fields.get("status") or "")
         status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else None
@@ -65,7 +70,9 @@ class Faults:
             retryable = not kind or _PASSING.search(kind) is not None
             return self._error(self._explained(message, None), retryable=retryable)
         return self._error(
-            self._explained(message, status), status=status, retryable=_may_pass(status)
+            self._explained(message, status),
+            status=None if begun else status,
+            retryable=_may_pass(status),
         )
 
     def _status(self, error: openai.APIStatusError) -> BackendError:

@@ -17,11 +17,14 @@ _loads = json.JSONDecoder().decode
 
 
 class ServerFault(Exception):
-    """Raised for a reply that cannot be used; ``error`` is the error object that stands in it."""
+    """Raised for a reply that cannot be used; ``error`` is the error object that stands in it.
 
-    def __init__(self, problem: str, error: JSON = None) -> None:
+    ``begun`` is true if a part of the reply had come, which has its price.
+    """
+
+    def __init__(self, problem: str, error: JSON = None, *, begun: bool = False) -> None:
         super().__init__(problem)
-        self.problem, self.error = problem, error
+        self.problem, self.error, self.begun = problem, error, begun
 
 
 class StreamedReply:
@@ -68,7 +71,8 @@ class StreamedReply:
         if not isinstance(chunk, dict):
             raise ServerFault("a piece of the stream is not JSON")
         if (chunk.get("error")) or kind == "error":
-            raise ServerFault("an error in mid-reply", chunk.get("error") or chunk)
+            error = chunk.get("error") or chunk
+            raise ServerFault("an error in mid-reply", error, begun=self.tokens > 0)
         try:
             self._take_chunk(chunk)
         except (AttributeError, LookupError, TypeError, ValueError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
-from longthought.types import JSONObject
+from longthought.types import JSONObject, Sampling
 
 __all__ = ["Backtrack", "backtrack"]
 
@@ -73,7 +73,7 @@ class Backtrack:
         number = state["tried"][at]
         state["tried"][at] = number + 1
         name = f"{at}.{number}" if at else f"r{state['restarts']}.{number}"
-        sampling: JSONObject = {"seed": state["seed"] + state["asked"]}
+        sampling: Sampling = {"seed": state["seed"] + state["asked"]}
         if self.stop:
             sampling["stop"] = list(self.stop)
         if self.temperature is not None:

@@ -8,7 +8,7 @@ from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
 from longthought.orchestrator.strategies.selectors import Best, Majority, Selector
 from longthought.orchestrator.strategies.stoppers import FirstPass, Never, Stopper
-from longthought.types import JSONObject
+from longthought.types import JSONObject, Sampling
 
 __all__ = ["Sample", "best_of", "sample", "single"]
 
@@ -105,8 +105,8 @@ class Sample:
         able = [o for o in state["told"] if o["ask"] not in state["rejected"]]
         return self.stopper.stop(able)
 
-    def _sampling(self, state: State, number: int) -> JSONObject:
-        sampling: JSONObject = {"seed": state["seed"] + number}
+    def _sampling(self, state: State, number: int) -> Sampling:
+        sampling: Sampling = {"seed": state["seed"] + number}
         if self.temperature is not None:
             sampling["temperature"] = self.temperature
         return sampling

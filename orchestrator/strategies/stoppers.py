@@ -89,7 +89,7 @@ class Beta:
 def lead_probability(leader: int, runner_up: int) -> float:
     """P(the leader's true share is the larger one), Beta(leader + 1, runner_up + 1)."""
     n = leader + runner_up + 1
-    return 1 - sum(comb(n, k) for k in range(runner_up + 1)) / 2**n
+    return 1.0 - sum(comb(n, k) for k in range(runner_up + 1)) / float(2**n)
 
 
 def never() -> Never:

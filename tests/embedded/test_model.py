@@ -320,6 +320,7 @@ def test_the_fingerprint_names_the_weights() -> None:
     assert model.fingerprint()["weights"].startswith("sha256:")
     assert model.fingerprint() != small.fingerprint()
     assert (model.name, small.name) == ("embedded", "embedded/puzzle-small")
+    assert EmbeddedModel("puzzle-small").name == small.name
     assert model.fingerprint()["parameters"] == 371_232
     assert model.capabilities.top_up
     assert model.capabilities.continues

@@ -110,9 +110,9 @@ def _trace(messages: Sequence[Message]) -> tuple[list[int], int, str | None]:
             for call in message.get("tool_calls", []):
                 calls += 1
                 expression = _written(_expression(call["arguments"]))
-                if tokens[-len(expression) :] != expression:
-                    tokens += expression
-                tokens.append(v.CALL)
+                if tokens[-1:] != [v.CALL]:
+                    written = tokens[-len(expression) :] == expression
+                    tokens += [v.CALL] if written else [*expression, v.CALL]
         elif message["role"] == "tool":
             result = text_of(message).strip()
             value = int(result.split(".")[0]) if _INTEGER.fullmatch(result) else v.NUMBER_MAX + 1

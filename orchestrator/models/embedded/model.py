@@ -41,9 +41,9 @@ _TOP_UP = 32  # tokens asked for when the grant is used up: more than one attemp
 class EmbeddedModel:
     """Solves make-a-target puzzles by thinking, with numpy on the CPU.
 
-    ``name`` is one of :data:`WEIGHTS`. ``slots`` replies are decoded together, more may wait.
-    ``network`` replaces the weights in the package (a control with random ones, a copy trained
-    further). ``cache_bytes`` bounds the prefix cache.
+    ``name`` is one of :data:`WEIGHTS`, with or without its ``embedded/``. ``slots`` replies are
+    decoded together, more may wait. ``network`` replaces the weights in the package (a control
+    with random ones, a copy trained further). ``cache_bytes`` bounds the prefix cache.
 
     The last user message is the puzzle (see :mod:`questions`). The reply is a chain of thought;
     a direct answer if ``reasoning_effort`` is "none"; and if a tool "calculator" is offered, each
@@ -59,6 +59,7 @@ class EmbeddedModel:
         cache_bytes: int = 16 * 2**20,
     ) -> None:
         if network is None:
+            name = name if name in WEIGHTS else f"embedded/{name}"
             if name not in WEIGHTS:
                 raise InvalidInput("model", f"no embedded model {name!r}", f"Use {list(WEIGHTS)}")
             network = Network.load(WEIGHTS[name].read_bytes())
