@@ -26,7 +26,6 @@ __all__ = ["Claims", "Line", "Waiter", "Wish"]
 Claims = set[tuple[Account, int]]
 """(account, kind) that a waiter further ahead has a right to."""
 
-_NANODOLLARS = KINDS.index("nanodollars")
 _OUTPUT = KINDS.index("output_tokens")
 
 
@@ -52,27 +51,18 @@ class Wish:
             return self.high
         if step <= 0:
             return self.low
-        figures = [
+        # Both ends cover what they stand for, so the line between them covers all in between.
+        return tuple(
             low - (-step * span // self.steps)
             for low, span in zip(self.low, self.span, strict=True)
-        ]
-        if self._money_rounds:
-            # Both ends are rounded up to nano-dollars; between them that may lie one too low.
-            figures[_NANODOLLARS] = min(figures[_NANODOLLARS] + 1, self.high[_NANODOLLARS])
-        return tuple(figures)
+        )
 
     def most(self, kind: int, room: int) -> int:
         """The largest step that needs at most ``room`` above the lowest figure of a kind."""
         span = self.span[kind]
         if room >= span:
             return self.steps
-        if kind == _NANODOLLARS and self._money_rounds:
-            room -= 1
         return max(0, room) * self.steps // span
-
-    @property
-    def _money_rounds(self) -> bool:
-        return self.span[_NANODOLLARS] % self.steps != 0
 
     def served(
         self,

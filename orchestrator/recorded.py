@@ -15,10 +15,11 @@ class Recorded:
     """An index over the events of a run."""
 
     finished: dict[str, Event] = field(default_factory=dict)
-    open: dict[str, list[Event]] = field(default_factory=dict)
-    """Effects that were started and have no known end, oldest try first."""
-    reserved: dict[str, Amount] = field(default_factory=dict)
-    """The latest reservation of each effect in ``open``."""
+    open: dict[str, dict[int, Amount]] = field(default_factory=dict)
+    """Effects that were started and have no known end: for each attempt at the run that started
+    one, what was reserved for it last."""
+    started: dict[str, int] = field(default_factory=dict)
+    """The number of the event that last started each effect in ``open``."""
     ends: dict[str, Event] = field(default_factory=dict)
     """How each branch ended, by its place; the last end counts."""
     folds: dict[str, list[Event]] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Recorded:
     """Per attempt: clock name to [start, end] pairs, seconds since the epoch."""
     places: dict[str, int] = field(default_factory=dict)
     """How many numbered effects each place holds."""
+    _attempt: int = 0
 
     @classmethod
     def of(cls, recording: Recording, *, length: int | None = None) -> Recorded:
@@ -37,22 +39,22 @@ class Recorded:
         index = cls()
         for event in recording.events[:length]:
             index._take(event)
-        for key, tries in index.open.items():
+        for tries in index.open.values():
             # every try without an end stays charged at what was reserved for it
-            earlier = [Amount.from_json(event.body.get("reserved")) for event in tries[:-1]]
-            index.charged = sum(earlier, index.charged + index.reserved[key])
+            index.charged = sum(tries.values(), index.charged)
         return index
 
     def _take(self, event: Event) -> None:
         body = event.body
         match event.type:
             case "attempt_started":
+                self._attempt += 1
                 self.intervals.append({"wall": [[body["at"], body["at"]]]})
-            case "effect_started":
-                self.open.setdefault(event.key, []).append(event)
-                self.reserved[event.key] = Amount.from_json(body.get("reserved"))
-            case "effect_topped_up":
-                self.reserved[event.key] = Amount.from_json(body["reserved"])
+            case "effect_started" | "effect_topped_up":
+                # includes what the tries before it in the same attempt have lost
+                reserved = Amount.from_json(body.get("reserved"))
+                self.open.setdefault(event.key, {})[self._attempt] = reserved
+                self.started[event.key] = event.seq
             case "effect_finished":
                 self._finish(event)
             case "branch_ended":
@@ -70,12 +72,11 @@ class Recorded:
     def _finish(self, event: Event) -> None:
         body = event.body
         self.finished[event.key] = event
-        tries = self.open.pop(event.key, [])
-        self.reserved.pop(event.key, None)
-        self.charged = self.charged + Amount.from_json(body.get("charged"))
-        # the finished try is settled; tries of earlier attempts had no end and stay charged
-        for lost in tries[:-1]:
-            self.charged = self.charged + Amount.from_json(lost.body.get("reserved"))
+        tries = self.open.pop(event.key, {})
+        self.started.pop(event.key, None)
+        # this attempt's try is settled; tries of earlier attempts had no end and stay charged
+        tries.pop(self._attempt, None)
+        self.charged = sum(tries.values(), self.charged + Amount.from_json(body.get("charged")))
         place, number, _ = _parts(event.key)
         if number is not None:
             self.places[place] = max(self.places.get(place, 0), number + 1)

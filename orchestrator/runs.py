@@ -191,6 +191,7 @@ class Attempt:
             with self.session.clocks.running("wall"):
                 return await self._guarded()
         finally:
+            self.session.release_slots()
             if heartbeat is not None:
                 heartbeat.cancel()
                 with suppress(asyncio.CancelledError, StorageError):

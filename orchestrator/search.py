@@ -231,7 +231,7 @@ class Search:
             ask=ask,
             place=place,
             model=session.models[ask.model],
-            slot=session.controller.branch(f"{session.recording.run_id}{place}"),
+            slot=session.slot_at(place),
             sampling={**session.definition.sampling, **ask.sampling},
             live=self.live,
             messages=messages,  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from longthought.budgets import Branch as Slot
+from longthought.budgets.states import FINAL_STATES
 from longthought.budgets import (
     Budget,
     Clocks,
@@ -80,6 +81,7 @@ class Session:
     counters: Counters = field(default_factory=Counters)
     waiting: list[JSONObject] = field(default_factory=list)
     used_signals: set[str] = field(default_factory=set)
+    _slots: dict[str, Slot] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
@@ -127,8 +129,16 @@ class Session:
 
     # -- recorded effects -----------------------------------------------------------------------
 
-    def recorded(self, key: str, request: JSONObject, frame: Frame) -> JSON:
+    def recorded(
+        self,
+        key: str,
+        request: JSONObject,
+        frame: Frame,
+        messages: Sequence[Message] | None = None,
+    ) -> JSON:
         """The recorded finish of an effect, or :data:`MISSING` if it has to be performed.
+
+        ``messages`` is the conversation behind the request, to show what is different about it.
 
         Raises:
             Diverged: something else was asked at this place, or nothing and this is a replay.
@@ -138,7 +148,7 @@ class Session:
         event = self.index.finished.get(key)
         if event is not None:
             if event.body["request"] != self.address(request):
-                raise Diverged(key, self._difference(event, request))
+                raise Diverged(key, self._difference(event, request, messages))
             if event.body["status"] == "cancelled":
                 raise ReplayStopped(key)
             return event
@@ -146,10 +156,19 @@ class Session:
         if end is not None and end.body["how"] in ("cancelled", "failed"):
             raise ReplayStopped(key)
         if self.mode == "replay":
-            if self.recording.ended() is None or (end and end.body["how"] == "parked"):
+            if self._cut_off_at(key, end):
                 raise ReplayStopped(key)
-            raise Diverged(key, f"nothing is recorded here; asked now: {_short(request)}")
+            raise Diverged(key, f"nothing is recorded here, asked is now: {_short(request)}")
         return MISSING
+
+    def _cut_off_at(self, key: str, end: Event | None) -> bool:
+        """Whether the recording itself did not go past this effect."""
+        ended = self.recording.ended()
+        if ended is None or ended.body["status"] in ("failed", "cancelled", "needs_attention"):
+            return True
+        if end is not None and end.body["how"] == "parked":
+            return True
+        return any(key == wait["key"] for wait in ended.body.get("waiting", ()))
 
     def result_of(self, event: Event) -> JSON:
         """The result a finished effect holds."""
@@ -160,16 +179,19 @@ class Session:
         if frame.branch is not None and not frame.branch.live.is_set():
             await frame.branch.live.wait()
 
-    def _difference(self, event: Event, request: JSONObject) -> str:
-        recorded = self._expanded(self.recording.get(event.body["request"]))
-        return describe_change(recorded, self._expanded(request)) or "the request differs"
+    def _difference(
+        self, event: Event, request: JSONObject, messages: Sequence[Message] | None
+    ) -> str:
+        recorded = self._expanded(self.recording.get(event.body["request"]), None)
+        now = self._expanded(request, messages)
+        return describe_change(recorded, now) or "the request differs"
 
-    def _expanded(self, request: JSONObject) -> JSONObject:
+    def _expanded(self, request: JSONObject, messages: Sequence[Message] | None) -> JSONObject:
         """A request with its conversation and tools written out, as far as they are at hand."""
         shown = dict(request)
         if "conversation" in shown:
-            shown["messages"] = request.get("messages") or self._messages(shown["conversation"])
-            shown.pop("conversation")
+            conversation = shown.pop("conversation")
+            shown["messages"] = list(messages) if messages else self._messages(conversation)
         if isinstance(shown.get("tools"), str) and self.recording.has(shown["tools"]):
             shown["tools"] = self.recording.get(shown["tools"])
         return shown
@@ -219,10 +241,24 @@ class Session:
     # -- other ----------------------------------------------------------------------------------
 
     def slot(self, frame: Frame) -> Slot:
-        """The controller's view of the branch; work outside branches shares one of its own."""
-        if frame.branch is not None:
-            return frame.branch.slot
-        return self.controller.branch(f"{self.recording.run_id}{frame.path}")
+        """The controller's view of the branch; a place outside branches has one of its own."""
+        return frame.branch.slot if frame.branch is not None else self.slot_at(frame.path)
+
+    def slot_at(self, place: str) -> Slot:
+        """The controller's view of a branch; one that was resumed goes before new ones."""
+        slot = self._slots.get(place)
+        if slot is None:
+            resumed = place in self.index.ends or place in self.index.places
+            name = f"{self.recording.run_id}{place}"
+            slot = self._slots[place] = self.controller.branch(name, resumed=resumed)
+        return slot
+
+    def release_slots(self) -> None:
+        """Leave nothing with the controller at the end of the attempt, parked branches included."""
+        for slot in self._slots.values():
+            if slot.state not in FINAL_STATES:
+                self.controller.forget(slot)
+        self._slots.clear()
 
     def show(self, event: JSONObject) -> None:
         """Tell the watcher, if there is one."""

@@ -85,6 +85,10 @@ class Journal(Recording):
         """The id of a conversation with one more message, which is stored with it."""
         return self.put({"p": conversation, "m": message})
 
+    def keep(self, value: JSON) -> None:
+        """Hold a payload in memory although it was stored: :meth:`get` finds it."""
+        self._bodies[self.address(value)] = canonical(value)
+
     def stage(self, type_: str, key: str = "", **body: JSON) -> Event:
         """Put an event at the end of the chain; it is committed with the next flush.
 

@@ -11,14 +11,13 @@ __all__ = ["is_gone", "process_identity"]
 
 def process_identity() -> str:
     """``host:pid:start``; the start time keeps a reused pid from looking like the old process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
+    return f"{_host()}:{os.getpid()}:{_start_of(os.getpid())}"
 
 
 def is_gone(owner: str) -> bool:
     """True only if the owner ran on this host and its process has certainly ended."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    pid_text, start = rest, owner.rpartition(":")[2]
-    if host != socket.gethostname() or not pid_text.isdigit():
+    host, pid_text, start = (owner.rsplit(":", 2) + ["", ""])[:3]
+    if host != _host() or not pid_text.isdigit():
         return False
     pid = int(pid_text)
     try:
@@ -28,6 +27,14 @@ def is_gone(owner: str) -> bool:
     except PermissionError:
         return False
     return _start_of(pid) != start or _is_zombie(pid)
+
+
+def _host() -> str:
+    """The host and its pid namespace: in two containers one pid is two processes."""
+    try:
+        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -354,6 +354,8 @@ class Store:
             journal.stage("signal", body["key"], signal=identifier, name=name, value=value)
         if fresh:
             await journal.flush()
+            for _, _, text in fresh:  # this attempt is about to read them
+                journal.keep(json.loads(text)["value"])
         await self._execute(sa.delete(signals).where(signals.c.id.in_([row[0] for row in rows])))
         return len(fresh)
 

@@ -75,10 +75,12 @@ def last_mark(text: str, words: re.Pattern[str] = _ANSWER) -> str | None:
     ``words`` matches the words that announce an answer.
     """
     text = text[-MAX_CHARS:]
-    places = [(m.end(), boxed(text, m.end())) for m in _BOXED.finditer(text)]
-    places += [(m.end(), _line(text, m.end())) for m in _HASHES.finditer(text)]
-    places += [(m.end(), _line(text, m.end())) for m in words.finditer(text)]
-    return max(places, key=lambda place: place[0])[1] if places else None
+    box = max((m.end() for m in _BOXED.finditer(text)), default=-1)
+    told = (m.end() for marks in (_HASHES, words) for m in marks.finditer(text))
+    line = max(told, default=-1)
+    if box > line:
+        return boxed(text, box)
+    return _line(text, line) if line >= 0 else None
 
 
 def boxed(text: str, start: int) -> str:
@@ -134,11 +136,11 @@ def _first(text: str) -> Fraction | None:
 
 
 def _last(text: str) -> Fraction | None:
-    last = None
-    for match in _NUMBER.finditer(text):
+    for match in reversed(list(_NUMBER.finditer(text))):
         value = _value(match)
-        last = value if value is not None else last
-    return last
+        if value is not None:
+            return value
+    return None
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

@@ -155,14 +155,16 @@ def solution_in(text: str) -> Expression | None:
     """The expression a text gives as its answer, or None when it gives none.
 
     A marked answer (``\\boxed{}``, ``Answer:``) that is an expression goes before steps, and steps
-    go before an expression that merely stands in the text. Steps that leave more than one number,
-    or results that no later step uses, are no answer yet.
+    go before an expression that merely stands in the text. Steps are no answer yet while they leave
+    more than one number or a result that no later step uses, or when a ``;`` announces another.
     """
     marked = marked_expression(text)
     if marked is not None:
         return marked
     steps = steps_in(text)
-    return _composed(steps) if steps else _last_expression(_attempt(text))
+    if not steps:
+        return _last_expression(_attempt(text))
+    return None if text.rstrip().endswith(";") else _composed(steps)
 
 
 def marked_expression(text: str) -> Expression | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from longthought.budgets import (
     Amount,
@@ -15,7 +15,7 @@ from longthought.budgets import (
     call_bound,
     usage_amount,
 )
-from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
+from longthought.errors import BackendError, BudgetExhausted, InvalidInput, QuestionRefused
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
@@ -99,7 +99,7 @@ async def call_model(session: Session, call: ModelCall, *, defer: bool = False) 
     key = frame.next_key("model")
     ids = session.conversation(call.messages, call.known)
     form = call.recorded_form(session, ids)
-    event = session.recorded(key, form, frame)
+    event = session.recorded(key, form, frame, call.messages)
     if event is not MISSING:
         return _recorded_reply(session, event, frame.branch)
     await session.until_live(frame)
@@ -186,7 +186,6 @@ class _LiveCall:
                     raise
                 await self._pause(error, number)
             except QuestionRefused as error:
-                self._end(release=True)
                 self._finish("refused", _fields(error))
                 raise
             except BudgetExhausted as error:
@@ -219,7 +218,8 @@ class _LiveCall:
         except BackendError as error:
             self._end(release=not error.sent or error.status is not None)
             raise
-        except QuestionRefused:
+        except InvalidInput:
+            self._end(release=True)
             raise
         except Exception as error:
             # an adapter's own mistake is a backend failure to the run: it must not kill siblings
@@ -344,7 +344,7 @@ class _LiveCall:
         used = self._held()
         if self.model.capabilities.top_up:
             bound = call_bound(self.price, self.prompt_tokens, self.emitted)
-            used = bound if used.fits(bound) else used
+            used = bound if bound.fits(used) else used
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
@@ -372,6 +372,10 @@ class _LiveCall:
         session = self.session
         assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
         usage = Usage.from_json(reply["usage"])
+        if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
+            # our own bound is the better estimate: it knows what earlier calls were counted as
+            usage = replace(usage, prompt_tokens=self.prompt_tokens)
+            reply["usage"] = usage.to_json()
         actual = usage_amount(self.price, usage)
         overrun = self.reservation.settle(actual)
         conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})

@@ -133,10 +133,12 @@ class _LiveToolCall:
         """
         if self.key not in self.session.index.open or tool.spec.repeatable:
             return None
+        started = self.session.index.started[self.key]
         decisions = [
             self.session.recording.get(event.body["value"])
             for event in self.session.index.signals
-            if event.body["name"] == f"decide:{self.key}"
+            # one made for an earlier try says nothing about this one
+            if event.seq > started and event.body["name"] == f"decide:{self.key}"
         ]
         if not decisions:
             raise UnknownOutcome(self.key, tool.spec.name)
@@ -173,12 +175,14 @@ class _LiveToolCall:
     def _finish(
         self, result: ToolResult, overrun: Amount | None = None, *, status: str | None = None
     ) -> ToolResult:
+        recorded = result.to_json()
+        recorded.pop("wait_s", None)  # the clock says it; a result is the same however long it took
         self.session.finish(
             self.frame,
             self.key,
             "tool",
             self.request_id,
-            result.to_json(),
+            recorded,
             status=status or result.status,
             charged=self.charged.to_json(),
             overrun=overrun.to_json() if overrun is not None else {},

@@ -89,6 +89,8 @@ def test_a_kind_that_is_used_up_does_not_block_others() -> None:
     with pytest.raises(BudgetExhausted, match="tool_calls"):
         run.try_reserve(Amount(tool_calls=1))
     assert run.exhausted == "tool_calls"
+    run.charge(tokens(50))
+    assert run.try_reserve(Amount(model_calls=1)) is not None
 
 
 # -- how a reservation ends ------------------------------------------------------------------------
@@ -131,6 +133,14 @@ def test_more_than_reserved_is_charged_and_reported_where_it_passes_a_limit() ->
     assert run.overrun == tokens(7)
     other.settle(tokens(10))
     assert (run.spent, run.overrun) == (tokens(37), Amount())
+
+
+def test_an_overrun_is_laid_to_the_call_that_made_it() -> None:
+    run, a, _ = tree()
+    held = take(a, 10)
+    run.charge(tokens(150))
+    assert held.settle(tokens(13)) == tokens(3)
+    assert run.overrun == tokens(63)
 
 
 def test_charging_never_refuses() -> None:
@@ -197,6 +207,18 @@ async def test_two_scarce_kinds_do_not_starve_a_waiter_in_turn() -> None:
     assert run.try_reserve(calls) is None
     first.release()
     assert (await old).amount == both
+
+
+async def test_scarce_kinds_of_two_scopes_do_not_starve_a_waiter_in_turn() -> None:
+    run = Scope("run", Budget(tokens=10, final_answer=0))
+    branch = run.child("branch", Budget(tool_calls=1))
+    first = run.try_reserve(tokens(10))
+    assert first is not None
+    old = asyncio.create_task(branch.reserve(Amount(tokens=10, tool_calls=1)))
+    await turns()
+    assert branch.try_reserve(Amount(tool_calls=1)) is None
+    first.release()
+    assert (await old).amount.tool_calls == 1
 
 
 async def test_a_waiter_that_can_never_fit_any_more_is_told() -> None:

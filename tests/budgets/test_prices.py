@@ -25,7 +25,9 @@ from longthought.errors import BackendRefused, ConfigurationError, UnpricedModel
 from longthought.types import Capabilities, Usage
 
 book = PriceBook.load()
-prices = st.builds(Price, *(st.integers(0, 10**8) for _ in range(3)))
+# Small ones matter: where a token costs a fraction of a nano-dollar, every sum is rounded.
+picodollars = st.one_of(st.integers(0, 3000), st.integers(0, 10**8))
+prices = st.builds(Price, picodollars, picodollars, picodollars)
 counts = st.integers(0, 10**7)
 
 
@@ -99,7 +101,18 @@ def test_a_partial_grant_always_pays_for_its_tokens(
     needed = call_bound(price, prompt, least + step)
     assert needed.fits(granted)
     assert granted.fits(high)
-    assert (granted - needed).nanodollars <= 2
+    assert (granted - needed).nanodollars <= 1
+
+
+@pytest.mark.parametrize("prompt", range(4))
+@pytest.mark.parametrize("output", range(1, 3000, 97))
+def test_partial_grants_of_very_cheap_tokens(prompt: int, output: int) -> None:
+    price = Price(999, 0, output)
+    for more in range(1, 12):
+        low, high = call_bound(price, prompt, 1), call_bound(price, prompt, 1 + more)
+        wish = Wish(low.vector, high.vector)
+        for step in range(more + 1):
+            assert call_bound(price, prompt, 1 + step).fits(Amount(*wish.at(step)))
 
 
 def test_nonsense_usage_costs_nothing_negative() -> None:

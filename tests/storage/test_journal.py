@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 
@@ -204,4 +203,3 @@ async def test_closing_the_loop_amid_a_commit_loses_nothing_acknowledged(tmp_pat
     async with Store(directory=tmp_path) as store:
         events = (await store.read("run-1")).events
     assert [int(e.key) for e in events[2:]][: len(acknowledged)] == acknowledged
-    assert json.dumps(acknowledged)

@@ -106,12 +106,11 @@ def test_every_value_has_a_form_that_compares_equal(value):
         ("\u201cParis\u201d", "Paris"),
         ("", None),
         (" \n ", None),
-        ("...", "..."),
+        ("...", None),
     ],
 )
 def test_exact_finds_the_last_line_or_the_marked_answer(text, expected):
-    found = answers.exact().find(text)
-    assert found == expected or (expected == "..." and found is None)
+    assert answers.exact().find(text) == expected
 
 
 def test_exact_options():
@@ -213,6 +212,7 @@ def test_callable_uses_the_function_and_names_it():
         "8 / 8 = 1 1 4 7 ; 7 - 1 = 6 4 6 ; 6 * 4 = 24 DONE",
         "8 / 8 CALL 1 RET [1 4 7 left]; 7 - 1 CALL 6 RET [4 6 left]; 6 * 4 CALL 24 RET. DONE",
         "8 + 8 = 16 [4 7 16 left]; 16 - 7 = 9. BACK\n8/8=1; 7-1=6; 6*4=24",
+        "8 / 8 = 1[1 4 7 left]; 7 - 1 = 6[4 6 left]; 6 * 4 = 24. DONE",  # tool results put in
         "(7 - 8 / 8) * 4",
         "4 * (7 - (8 / 8))",
         "Answer: (7 - 8/8) \u00d7 4 = 24",
@@ -227,10 +227,20 @@ def test_steps_and_expressions_have_one_form(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no idea", "24", "4 7 8 8 -> 24", "8 / 8 = 1 [1 4 7 left];", "8 / 8 = 1 BACK", "1 / 0 ="],
+    [
+        "",
+        "no idea",
+        "24",
+        "4 7 8 8 -> 24",
+        "8 / 8 = 1 [1 4 7 left]",
+        "8 / 8 = 1 [1 4 7 left];",
+        "8 / 8 = 1;",
+        "8 / 8 = 1; 7 - 4 = 3",
+        "8 / 8 = 1 BACK",
+    ],
 )
 def test_what_is_no_puzzle_answer(text):
-    assert answers.puzzle().find(text) in (None, "1 / 0")
+    assert answers.puzzle().find(text) is None
 
 
 def test_the_gold_of_a_puzzle_is_its_question():

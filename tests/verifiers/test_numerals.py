@@ -43,7 +43,6 @@ CASES = [
     ("\u00bd", "1/2"),
     ("50%", "50"),
     ("50 \\%", "50"),
-    ("\u20ac1.250,00", "0"),
     ("\u0661\u0662", "12"),
     ("10-3", "3"),
     ("5 - 3", "3"),
@@ -65,7 +64,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), [c for c in CASES if c[0] != "\u20ac1.250,00"])
+@pytest.mark.parametrize(("text", "expected"), CASES)
 def test_which_number_is_the_answer(text, expected):
     assert find_number(text) == (None if expected is None else Fraction(expected))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import json
 import math
 import sys
@@ -17,12 +18,12 @@ from longthought.types import Message, ModelRequest, Sampling, ToolDefinition
 
 from .conversation import CALCULATOR, trace_text
 from .model import WEIGHTS, EmbeddedModel
-from .puzzles import Puzzle, apply, held_out
+from .puzzles import Puzzle, State, apply, held_out, moves, reachable
 from .random_play import random_chance
 from .traces import judge
 from .vocabulary import encode
 
-__all__ = ["Allowance", "Solved", "best_of", "main", "sample", "solve_with_tool"]
+__all__ = ["Allowance", "Solved", "best_of", "main", "sample", "solve_with_tool", "value_quality"]
 
 _CALCULATOR = ToolDefinition(
     name=CALCULATOR,
@@ -45,10 +46,11 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """One reply: was it right, was its first attempt (before any BACK), tokens drawn."""
+    """One reply: was it right, was its first attempt (before any BACK), did it end with DONE."""
 
     solved: bool
     at_once: bool
+    claimed: bool
     tokens: int
 
 
@@ -75,7 +77,8 @@ async def sample(
 
 def _solved(puzzle: Puzzle, text: str, tokens: int) -> Solved:
     first = text.split("BACK", maxsplit=1)[0]
-    return Solved(judge(puzzle, text).solved, judge(puzzle, first).solved, tokens)
+    claimed = text.endswith("DONE")
+    return Solved(judge(puzzle, text).solved, judge(puzzle, first).solved, claimed, tokens)
 
 
 def _calculate(expression: str) -> str:
@@ -112,6 +115,35 @@ def best_of(samples: Sequence[Sequence[Solved]], count: int) -> float:
     return total / len(samples)
 
 
+async def value_quality(model: EmbeddedModel, puzzles: Sequence[Puzzle]) -> float:
+    """How well "can ... make ...?" ranks the states one move away: area under the ROC curve.
+
+    0.5 is chance, 1 is perfect.
+    """
+    states = sorted({(q.target, move.rest) for q in puzzles for move in moves(q.numbers)})
+
+    async def chance(target: int, numbers: State) -> float:
+        text = f"can {' '.join(map(str, numbers))} make {target}?"
+        request = ModelRequest(
+            model=model.name,
+            messages=[Message(role="user", content=text)],
+            sampling=Sampling(temperature=0.0, logprobs=True),
+        )
+        reply = await model.generate(request, Allowance())
+        sure = math.exp(reply.get("logprobs", [])[0]["logprob"])
+        return sure if reply["message"]["content"] == "YES" else 1 - sure
+
+    scores = await asyncio.gather(*(chance(*state) for state in states))
+    good = [
+        s for s, (target, rest) in zip(scores, states, strict=True) if target in reachable(rest)
+    ]
+    bad = sorted(
+        s for s, (target, rest) in zip(scores, states, strict=True) if target not in reachable(rest)
+    )
+    wins = sum(bisect.bisect_left(bad, one) + bisect.bisect_right(bad, one) for one in good)
+    return wins / (2 * len(good) * len(bad))
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -130,6 +162,7 @@ async def _table(
             for seed in range(2)
         )
     )
+    quality = await value_quality(model, puzzles)
     await model.aclose()
     sizes = [size for size in (4, 16, 64) if size <= count]
     flat = [one for row in drawn for one in row]
@@ -138,13 +171,19 @@ async def _table(
         ("chain of thought, greedy", best_of(greedy, 1)),
         ("chain of thought, one sample", best_of(drawn, 1)),
         ("  its first attempt alone", _mean([one.at_once for one in flat])),
+        ("  ends with DONE", _mean([one.claimed for one in flat])),
+        ("  right among those", _mean([one.solved for one in flat if one.claimed])),
         ("  tokens per sample", _mean([one.tokens for one in flat])),
         ("tool mode, one sample", _mean([one.solved for one in tool])),
+        ("  its first attempt alone", _mean([one.at_once for one in tool])),
+        ("  ends with DONE", _mean([one.claimed for one in tool])),
+        ("  right among those", _mean([one.solved for one in tool if one.claimed])),
         *((f"best of {size}, exact verifier", best_of(drawn, size)) for size in sizes),
         *(
             (f"random legal play, best of {size}", _mean([random_chance(p, size) for p in puzzles]))
             for size in (1, *sizes)
         ),
+        ("can it be reached? AUC one move in", quality),
     ]
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "LARGEST_TARGET",
     "Move",
     "Puzzle",
+    "State",
     "apply",
     "held_out",
     "held_out_pool",

@@ -1,0 +1,90 @@
+"""Migrations build what ``tables.py`` says, once, whoever opens the store first."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from longthought.errors import StoreTooNew
+from longthought.storage import Store, database, migrations, tables
+from longthought.storage.audit import audit
+
+
+async def test_migrations_build_the_tables(store):
+    def compare(connection):
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": database.VERSION_TABLE,
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        return compare_metadata(context, tables.metadata)
+
+    assert await store.database.read(compare) == []
+
+
+async def test_the_newest_migration_is_the_schema_version():
+    script = ScriptDirectory(migrations.__path__[0])
+    assert script.get_current_head() == database.SCHEMA_VERSION
+    assert script.get_bases() == ["0001"]
+
+
+async def test_a_store_of_a_later_version_is_left_alone(store, store_url, kit, tmp_path):
+    await kit.tamper(store, f"UPDATE {database.VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(StoreTooNew, match="9999"):
+        await Store(store_url, directory=tmp_path).open()
+
+
+async def test_others_may_use_alembic_in_the_same_database(store, store_url, kit, tmp_path):
+    await store.database.write(
+        lambda c: c.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+    )
+    await kit.tamper(store, "INSERT INTO alembic_version VALUES ('zzzz')")
+    async with Store(store_url, directory=tmp_path):
+        pass
+
+
+OPEN = """
+import asyncio, sys
+from longthought.storage import Store
+
+async def main():
+    store = Store(sys.argv[1], directory=sys.argv[2])
+    import alembic.command
+    print("ready", flush=True)
+    sys.stdin.readline()
+    async with store:
+        await store.create_run("w", {}, fingerprint="", version="1", run_id=sys.argv[3])
+    print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_many_processes_may_open_a_fresh_store_at_once(store_url, tmp_path):
+    arguments = [sys.executable, "-W", "error", "-c", OPEN, store_url, str(tmp_path)]
+    processes = [
+        subprocess.Popen(
+            [*arguments, f"run-{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        output, _ = await asyncio.to_thread(process.communicate)
+        assert (output, process.returncode) == ("done\n", 0)
+    async with Store(store_url, directory=tmp_path) as store:
+        assert len(await store.list_runs()) == 4
+        assert (await audit(store)).ok
