@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from longthought.budgets import Branch as Slot
+from longthought.budgets import BranchState
+from longthought.budgets.states import TRANSITIONS
 from longthought.orchestrator.strategies.policy import Ask
 from longthought.types import JSON, Candidate, Message, Model, Sampling, Verdict
 
@@ -38,11 +41,22 @@ class Branch:
     tokens: int = 0
     output_tokens: int = 0
     turns: int = 0
+    acting: int = 0
+    """Tools that run for it now."""
     status: str = "new"
     reason: str = ""
     task: Any = None
     """The asyncio task, for cancelling."""
 
-    def texts(self) -> Sequence[str]:
-        """The text of every assistant message, in order."""
-        return [str(m["content"] or "") for m in self.messages if m["role"] == "assistant"]
+    @contextmanager
+    def tool_running(self) -> Iterator[None]:
+        """Show the controller that the branch acts, while at least one tool runs."""
+        self.acting += 1
+        if self.acting == 1 and BranchState.ACTING in TRANSITIONS[self.slot.state]:
+            self.slot.move(BranchState.ACTING)
+        try:
+            yield
+        finally:
+            self.acting -= 1
+            if not self.acting and self.slot.state is BranchState.ACTING:
+                self.slot.move(BranchState.READY)

@@ -149,6 +149,7 @@ class Attempt:
         watch: Watch | None = None,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
+        self._fenced: Fenced | None = None
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
         index = Recorded.of(recording, length=recorded)
@@ -166,7 +167,8 @@ class Attempt:
             question=_question_text(manifest["question"]),
             seed=manifest["seed"],
             budget=limits,
-            prices=prices or PriceBook.load(),
+            # the prices the run began with stay in force for the models it began with
+            prices=(prices or PriceBook.load()).extended(manifest["prices"]["prices"]),
             scope=scope,
             clocks=_clocks(index),
             controller=controller or _controller(definition.models),
@@ -210,6 +212,11 @@ class Attempt:
         except (Fenced, StorageError):
             raise
         except asyncio.CancelledError:
+            if self._fenced is not None:  # the heartbeat stopped us, nobody else
+                running = asyncio.current_task()
+                if running is not None:
+                    running.uncancel()
+                raise self._fenced from None
             await asyncio.shield(self._cancelled())
             raise
         except InvalidInput as error:
@@ -366,7 +373,8 @@ class Attempt:
             await asyncio.sleep(store.lease / 3)
             try:
                 await store.renew(self.session.journal)
-            except Fenced:
+            except Fenced as error:
+                self._fenced = error
                 if running is not None:
                     running.cancel()
                 return

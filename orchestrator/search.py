@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from longthought.budgets import Amount, BranchState
@@ -309,7 +310,11 @@ class Search:
         return how
 
     def _drop(self, branch: Branch) -> None:
+        """Let go of a branch because the attempt stops; the results it has are kept."""
         self._running.pop(branch.ask.id, None)
+        if self.session.mode == "live":
+            with suppress(StorageError):
+                self.session.enter_chain(branch)
         branch.slot.move(BranchState.CANCELLED)
 
     def _outcome(self, branch: Branch) -> Outcome:

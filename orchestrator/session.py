@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from longthought.budgets import Branch as Slot
-from longthought.budgets.states import FINAL_STATES
 from longthought.budgets import (
     Budget,
     Clocks,
@@ -22,6 +21,7 @@ from longthought.budgets import (
     PromptEstimator,
     Scope,
 )
+from longthought.budgets.states import FINAL_STATES
 from longthought.errors import Diverged, InvalidInput, ReplayStopped
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.definition import Definition
@@ -223,20 +223,20 @@ class Session:
         await self.journal.flush()
 
     def finish(
-        self, frame: Frame, key: str, kind: str, request: str, result: JSON, **body: JSON
+        self,
+        frame: Frame,
+        key: str,
+        kind: str,
+        request: str,
+        result: JSON,
+        *,
+        status: str = "ok",
+        **details: JSON,
     ) -> None:
-        """Decide the end of an effect."""
-        extra = {name: value for name, value in body.items() if value not in (None, {}, [], "ok")}
-        self.note(
-            frame,
-            "effect_finished",
-            key,
-            kind=kind,
-            request=request,
-            result=self.put(result),
-            status=body.get("status", "ok"),
-            **{name: value for name, value in extra.items() if name != "status"},
-        )
+        """Decide the end of an effect; details that are empty are left out."""
+        body = {name: value for name, value in details.items() if value}
+        body |= {"kind": kind, "request": request, "result": self.put(result), "status": status}
+        self.note(frame, "effect_finished", key, **body)
 
     # -- other ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,6 +115,12 @@ class Workflow:
     def graph(self) -> Compiled:
         """The graph a run goes through, compiled: ``workflow.graph.get_graph().draw_mermaid()``."""
         return compile_graph(self.definition.graph or run_graph(), name=self.name)
+
+    def recorded_in(self, store: Store | str | None) -> Workflow:
+        """The same workflow with its runs in another store."""
+        other = copy(self)
+        other._store = store
+        return other
 
     async def run(
         self,

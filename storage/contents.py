@@ -52,6 +52,7 @@ class ContentCheck:
         self._namer: dict[str, str] = {}  # payload -> a payload that names it
         self._mentioned: set[str] = set()
         self._foreign: list[str] = []
+        self._problems: list[tuple[str, str]] = []  # payload and what is wrong with it
 
     def name(self, event: TraceEvent) -> None:
         """Note the payloads that an event names."""
@@ -112,6 +113,8 @@ class ContentCheck:
         if sealed:
             for name in loose:
                 self._report(name, "nothing in the run names the payload")
+        # only now is it known which event leads to which payload
+        self.findings += [self._finding(name, problem) for name, problem in self._problems]
         return len(loose)
 
     def _note(self, event: TraceEvent, name: JSON, role: str) -> None:
@@ -143,7 +146,10 @@ class ContentCheck:
             self._namer.setdefault(other, name)
 
     def _report(self, name: str, problem: str) -> None:
-        """Report a payload at the event that names it, be it through other payloads."""
+        self._problems.append((name, problem))
+
+    def _finding(self, name: str, problem: str) -> Finding:
+        """A problem at the event that names the payload, be it through other payloads."""
         current, seen = name, {name}
         while current not in self._named and current in self._namer:
             current = self._namer[current]
@@ -153,10 +159,7 @@ class ContentCheck:
         named = self._named.get(current)
         what = f"{problem} (payload {name}"
         if named is None:
-            self.findings.append(Finding(self.run_id, None, "payload", "", f"{what})"))
-            return
-        how = named.role if current == name else f"conversation of the {named.role}"
+            return Finding(self.run_id, None, "payload", "", f"{what})")
+        how = named.role if current == name else f"named by the {named.role}"
         event = named.event
-        self.findings.append(
-            Finding(self.run_id, event.seq, event.type, event.key, f"{what}, {how})")
-        )
+        return Finding(self.run_id, event.seq, event.type, event.key, f"{what}, {how})")

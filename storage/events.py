@@ -225,4 +225,5 @@ def parse_event(seq: int, type_: str, key: str, body: JSONObject) -> TraceEvent:
 def describe_invalid(error: ValidationError) -> str:
     """The first thing that is wrong with a value, without the value."""
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

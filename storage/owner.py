@@ -16,7 +16,7 @@ def process_identity() -> str:
 
 def is_gone(owner: str) -> bool:
     """True only if the owner ran on this host and its process has certainly ended."""
-    host, pid_text, start = (owner.rsplit(":", 2) + ["", ""])[:3]
+    host, pid_text, start = [*owner.rsplit(":", 2), "", ""][:3]
     if host != _host() or not pid_text.isdigit():
         return False
     pid = int(pid_text)
@@ -32,7 +32,7 @@ def is_gone(owner: str) -> bool:
 def _host() -> str:
     """The host and its pid namespace: in two containers one pid is two processes."""
     try:
-        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return socket.gethostname()
 

@@ -1,13 +1,14 @@
 """Stores to test with: SQLite in a fresh file, PostgreSQL in a fresh database.
 
 PostgreSQL is the server of ``LONGTHOUGHT_TEST_POSTGRES``. Where none answers, the tests that need
-one fail if ``CI`` or ``LONGTHOUGHT_REQUIRE_POSTGRES`` is set, and are left out with a word otherwise.
+one fail if ``CI`` or ``LONGTHOUGHT_REQUIRE_POSTGRES`` is set, and are left out, with a word, if not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -18,24 +19,24 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from longthought.storage import Store
+from longthought.storage.tables import metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `benchmarks` stands beside the tests and is not installed
     sys.path.insert(0, str(ROOT))
 
 SERVER = sa.make_url(
-    os.environ.get(
-        "LONGTHOUGHT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres"
-    )
+    os.environ.get("LONGTHOUGHT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 ).set(drivername="postgresql+asyncpg")
 LEFT_OUT = pytest.StashKey[str]()
 
 
-def on_server(*statements: str) -> None:
+def on_server(*statements: str, database: str | None = None) -> None:
     """Run statements on the test server, outside any transaction."""
+    url = SERVER.set(database=database or SERVER.database)
 
     async def run() -> None:
-        engine = create_async_engine(SERVER, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         async with engine.connect() as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
@@ -80,13 +81,51 @@ def postgres_url() -> Iterator[str]:
         on_server(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def fill(url: str | None, directory: Path) -> None:
+    """Put the schema into a database."""
+    async with Store(url, directory=directory):
+        pass
+
+
+@pytest.fixture(scope="session")
+def postgres_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database with the schema in it, which tests take turns with."""
+    name = f"longthought_test_{uuid.uuid4().hex[:12]}"
+    on_server(f"CREATE DATABASE {name}")
+    try:
+        asyncio.run(fill(_url_of(name), tmp_path_factory.mktemp("shared")))
+        yield name
+    finally:
+        on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the schema in it, to be copied."""
+    directory = tmp_path_factory.mktemp("template")
+    asyncio.run(fill(None, directory))
+    return directory / "longthought.db"
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty store, on each database in turn."""
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without anything in it, on each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'longthought.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, on each kind of database in turn."""
+    if request.param == "sqlite":
+        file = tmp_path / "longthought.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        return f"sqlite:///{file}"
+    name: str = request.getfixturevalue("postgres_shared")
+    on_server(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY", database=name)
+    return _url_of(name)
 
 
 @pytest.fixture
@@ -97,7 +136,8 @@ async def store(store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def sqlite_store(tmp_path: Path) -> AsyncIterator[Store]:
+async def sqlite_store(tmp_path: Path, sqlite_template: Path) -> AsyncIterator[Store]:
     """An open, empty store in a file."""
+    shutil.copy(sqlite_template, tmp_path / "longthought.db")
     async with Store(directory=tmp_path) as opened:
         yield opened

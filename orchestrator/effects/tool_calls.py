@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import nullcontext
 
 from longthought.budgets import Amount
 from longthought.errors import BudgetExhausted, UnknownOutcome
@@ -99,8 +100,10 @@ class _LiveToolCall:
             self.started_at = session.now
             session.counters.tool_calls += 1
             session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
+            branch = self.frame.branch
+            acting = branch.tool_running() if branch is not None else nullcontext()
             try:
-                with session.clocks.running("tool"):
+                with session.clocks.running("tool"), acting:
                     result = await run_tool(tool, call, deps=session.deps)
             except asyncio.CancelledError:
                 self._cancelled(tool, cost)

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -46,6 +46,7 @@ class Totals:
 
     kills: int = 0
     in_run: int = 0
+    in_commit: int = 0
     cases: int = 0
     decisions: int = 0
     seconds: float = 0.0
@@ -53,9 +54,9 @@ class Totals:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills, {self.in_run} of them in mid-run, over {self.cases} runs in "
-            f"{self.seconds:.0f} s; {self.decisions} writes decided by hand; "
-            f"{len(self.failures)} failures"
+            f"{self.kills} kills, {self.in_run} of them in mid-run and {self.in_commit} aimed at a "
+            f"commit, over {self.cases} runs in {self.seconds:.0f} s; "
+            f"{self.decisions} writes decided by hand; {len(self.failures)} failures"
         )
 
 
@@ -112,8 +113,12 @@ class Chaos:
         """Start workers until one comes to the end of the run."""
         for attempt in range(40):
             kill_at = points[attempt] if attempt < len(points) else None
-            started = Job(**{**job.__dict__, "latency_seed": f"{job.run}:{attempt}"})
-            code = await self._life(started, kill_at, plan)
+            started = replace(job, latency_seed=f"{job.run}:{attempt}")
+            aimed = kill_at is not None and plan.random() < 0.3
+            if aimed:
+                number, after = plan.randint(1, 24), plan.choice((0.0, plan.uniform(0, 0.001)))
+                started = replace(started, die_in_commit=number, die_after=after)
+            code = await self._life(started, None if aimed else kill_at, plan)
             recording = await _read(store, job.run)
             if recording is not None:
                 problems = check_kill(recording, self.world.tally) + self.world.tally.violations
@@ -121,6 +126,7 @@ class Chaos:
                     return problems
             if code == -signal.SIGKILL:
                 self.totals.kills += 1
+                self.totals.in_commit += aimed
                 self.totals.in_run += recording is None or recording.ended() is None
                 continue
             last = self.world.tally.results[-1] if self.world.tally.results else {}

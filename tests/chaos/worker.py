@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
 import signal
 import sys
+import threading
 import traceback
 import uuid
 from dataclasses import dataclass
 from typing import Any
+
+import sqlalchemy as sa
 
 from longthought import Budget, Candidate, Store, ToolContext, Workflow, answers, strategies
 from longthought import verifiers as checking
@@ -50,6 +54,10 @@ class Job:
     latency_seed: str = ""
     force: bool = False
     lease: float = 15.0
+    die_in_commit: int = 0
+    """Kill itself in this commit, counted from 1: where no report could say when."""
+    die_after: float = 0.0
+    """Seconds from just before that commit."""
 
 
 async def pause() -> None:
@@ -192,6 +200,22 @@ async def drive(job: Job) -> dict[str, Any]:
         return {**result.to_json(), **calls}
 
 
+def die_in_commit(number: int, seconds: float) -> None:
+    """kill -9 a moment after the commit of that number was begun."""
+    commits = itertools.count(1)
+
+    def kill() -> None:
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    def look(_connection: object) -> None:
+        if next(commits) == number:
+            if seconds <= 0:
+                kill()
+            threading.Timer(seconds, kill).start()
+
+    sa.event.listen(sa.Engine, "commit", look)
+
+
 async def work(job: Job) -> None:
     """Drive and tell the world how it went."""
     try:
@@ -209,6 +233,8 @@ def child(line: str) -> None:
     job = Job(**json.loads(line))
     WORLD, IDEMPOTENT = job.world, job.idempotent
     LATENCY.seed(job.latency_seed)
+    if job.die_in_commit:
+        die_in_commit(job.die_in_commit, job.die_after)
     asyncio.run(work(job))
 
 

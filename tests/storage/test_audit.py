@@ -82,7 +82,7 @@ async def test_a_changed_byte_of_an_event(filled, kit, seq, column):
     changed = {
         "type": "SET type = type || 'x'",
         "key": "SET key = key || 'x'",
-        "body": "SET body = replace(body, '\"at\":1', '\"at\":2')",
+        "body": "SET body = replace(body, '\"at\"', '\"ta\"')",
         "hash": "SET hash = substr(hash, 1, 42) || CASE substr(hash, 43) WHEN 'A' THEN 'E' "
         "ELSE 'A' END",
     }[column]
@@ -598,12 +598,13 @@ async def test_any_damaged_byte_of_the_file_is_found_or_harmless(tmp_path, kit):
         sound = await dump(store)
     original = (home / "longthought.db").read_bytes()
     used = [index for index, byte in enumerate(original) if byte]
-    silent = 0
+    silent = []
     for index in used[:: len(used) // 150]:
         damaged = bytearray(original)
         damaged[index] ^= 0x81
-        silent += await is_silent(tmp_path / f"d{index}", bytes(damaged), sound)
-    assert silent == 0
+        if await is_silent(tmp_path / f"d{index}", bytes(damaged), sound):
+            silent.append(index)
+    assert not silent
 
 
 async def is_silent(directory: Path, content: bytes, sound: object) -> bool:

@@ -16,7 +16,13 @@ from longthought.storage import Store, database, migrations, tables
 from longthought.storage.audit import audit
 
 
-async def test_migrations_build_the_tables(store):
+@pytest.fixture
+async def fresh_store(fresh_url, tmp_path):
+    async with Store(fresh_url, directory=tmp_path) as opened:
+        yield opened
+
+
+async def test_migrations_build_the_tables(fresh_store):
     def compare(connection):
         context = MigrationContext.configure(
             connection,
@@ -28,7 +34,7 @@ async def test_migrations_build_the_tables(store):
         )
         return compare_metadata(context, tables.metadata)
 
-    assert await store.database.read(compare) == []
+    assert await fresh_store.database.read(compare) == []
 
 
 async def test_the_newest_migration_is_the_schema_version():
@@ -37,18 +43,18 @@ async def test_the_newest_migration_is_the_schema_version():
     assert script.get_bases() == ["0001"]
 
 
-async def test_a_store_of_a_later_version_is_left_alone(store, store_url, kit, tmp_path):
-    await kit.tamper(store, f"UPDATE {database.VERSION_TABLE} SET version_num = '9999'")
+async def test_a_store_of_a_later_version_is_left_alone(fresh_store, fresh_url, kit, tmp_path):
+    await kit.tamper(fresh_store, f"UPDATE {database.VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(StoreTooNew, match="9999"):
-        await Store(store_url, directory=tmp_path).open()
+        await Store(fresh_url, directory=tmp_path).open()
 
 
-async def test_others_may_use_alembic_in_the_same_database(store, store_url, kit, tmp_path):
-    await store.database.write(
+async def test_others_may_use_alembic_in_the_same_database(fresh_store, fresh_url, kit, tmp_path):
+    await fresh_store.database.write(
         lambda c: c.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
     )
-    await kit.tamper(store, "INSERT INTO alembic_version VALUES ('zzzz')")
-    async with Store(store_url, directory=tmp_path):
+    await kit.tamper(fresh_store, "INSERT INTO alembic_version VALUES ('zzzz')")
+    async with Store(fresh_url, directory=tmp_path):
         pass
 
 
@@ -69,8 +75,8 @@ asyncio.run(main())
 """
 
 
-async def test_many_processes_may_open_a_fresh_store_at_once(store_url, tmp_path):
-    arguments = [sys.executable, "-W", "error", "-c", OPEN, store_url, str(tmp_path)]
+async def test_many_processes_may_open_a_fresh_store_at_once(fresh_url, tmp_path):
+    arguments = [sys.executable, "-W", "error", "-c", OPEN, fresh_url, str(tmp_path)]
     processes = [
         subprocess.Popen(
             [*arguments, f"run-{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -85,6 +91,6 @@ async def test_many_processes_may_open_a_fresh_store_at_once(store_url, tmp_path
     for process in processes:
         output, _ = await asyncio.to_thread(process.communicate)
         assert (output, process.returncode) == ("done\n", 0)
-    async with Store(store_url, directory=tmp_path) as store:
+    async with Store(fresh_url, directory=tmp_path) as store:
         assert len(await store.list_runs()) == 4
         assert (await audit(store)).ok

@@ -124,13 +124,17 @@ async def test_a_full_disk_loses_nothing_acknowledged(sqlite_store, kit):
     with sqlite_store.database._writing.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=30")
     acknowledged = 0
-    with pytest.raises(StorageError, match="full"):
+
+    async def go_on() -> None:
+        nonlocal acknowledged
         for number in range(100):
-            value = journal.put(f"{number}" * 4000)
-            await journal.append(
-                "effect_finished", f"k{number}", kind="signal", request=value, result=value
-            )
+            name = journal.put(f"{number}" * 4000)
+            ids = {"request": name, "result": name}
+            await journal.append("effect_finished", f"k{number}", kind="signal", **ids)
             acknowledged += 1
+
+    with pytest.raises(StorageError, match="full"):
+        await go_on()
     with pytest.raises(StorageError):
         await journal.append("branch_ended", "after", how="finished")
     assert acknowledged > 0

@@ -1,0 +1,104 @@
+"""``runs`` lists what is stored; ``signal`` answers a run that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longthought.errors import InvalidInput
+from longthought.orchestrator.cli.failures import reported
+from longthought.orchestrator.cli.output import age, console, plain_table, print_json
+from longthought.orchestrator.cli.settings import settings_of
+
+if TYPE_CHECKING:
+    from longthought.storage import RunRow
+
+__all__ = ["STATUSES", "runs", "signal"]
+
+STATUSES = (
+    "running",
+    "completed",
+    "incomplete",
+    "parked",
+    "needs_attention",
+    "failed",
+    "cancelled",
+)
+
+
+@reported
+def runs(
+    context: typer.Context,
+    status: Annotated[
+        str | None, typer.Option(help=", ".join(STATUSES) + ".", metavar="STATUS")
+    ] = None,
+    workflow: Annotated[str | None, typer.Option(help="Runs of this workflow alone.")] = None,
+    limit: Annotated[int, typer.Option(help="Most runs to list.", min=1)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the runs in the store, newest first.
+
+    \b
+    Examples:
+      longthought runs
+      longthought runs --status parked
+      longthought runs --limit 500 --json
+    """
+    settings = settings_of(context)
+    if status is not None and status not in STATUSES:
+        raise InvalidInput("status", f"there is no {status!r}", f"Use {', '.join(STATUSES)}")
+
+    async def listed() -> list[RunRow]:
+        async with settings.store() as store:
+            return await store.list_runs(limit=limit, status=status, workflow=workflow)
+
+    rows = asyncio.run(listed())
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    if not rows:
+        typer.echo('no runs; begin one with: longthought solve "4 7 8 8 -> 24"')
+        return
+    table = plain_table("run", "workflow", "status", "begun", "events", right=("events",))
+    for row in rows:
+        table.add_row(row.id, row.workflow, row.status, age(row.created_at), f"{row.length:,}")
+    console().print(table)
+
+
+@reported
+def signal(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run.")],
+    name: Annotated[str, typer.Argument(help="The signal it waits for.")],
+    value: Annotated[
+        str, typer.Argument(help="JSON; anything else counts as text.", metavar="[VALUE]")
+    ] = "null",
+    key: Annotated[str, typer.Option(help="The place it answers, if several wait.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Send a signal to a run; resume then goes on.
+
+    \b
+    Examples:
+      longthought signal RUN approve:send_mail true
+      longthought signal RUN review '{"grade": 3}'
+    """
+    settings = settings_of(context)
+    try:
+        parsed: Any = json.loads(value)
+    except ValueError:
+        parsed = value
+
+    async def send() -> str:
+        async with settings.store() as store:
+            return await store.send_signal(run, name, parsed, key)
+
+    identifier = asyncio.run(send())
+    if as_json:
+        print_json({"id": run, "signal": identifier, "name": name, "value": parsed})
+    else:
+        typer.echo(f"sent. Go on with: longthought resume {run}")

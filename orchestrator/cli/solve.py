@@ -1,0 +1,253 @@
+"""``solve``: one question, answered and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longthought.errors import InvalidInput
+from longthought.orchestrator.cli import limits
+from longthought.orchestrator.cli.failures import INTERRUPTED, reported
+from longthought.orchestrator.cli.options import (
+    ANSWERS,
+    STRATEGIES,
+    VERIFIERS,
+    budget_from,
+    definition_options,
+    workflow_from_options,
+)
+from longthought.orchestrator.cli.output import count, one_line, print_json, progress, seconds
+from longthought.orchestrator.cli.settings import Settings, settings_of
+from longthought.orchestrator.cli.streaming import watcher
+from longthought.types import JSONObject
+
+if TYPE_CHECKING:
+    from longthought import Result, Workflow
+    from longthought.budgets import Budget
+    from longthought.storage import Store
+
+__all__ = ["exit_code", "interrupted", "print_result", "solve"]
+
+
+@reported
+def solve(
+    context: typer.Context,
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="embedded, openai/NAME or recorded:FILE.", metavar="M"),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Address of a server that speaks Chat Completions.", metavar="URL"),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", "-s", help=", ".join(STRATEGIES) + ".", metavar="S")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Samples; for backtrack, attempts from the question.")
+    ] = None,
+    wave: Annotated[int | None, typer.Option(help="Samples asked for at a time.")] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="beta:0.95, first-pass or never.", metavar="RULE")
+    ] = None,
+    verifier: Annotated[
+        str | None, typer.Option(help=", ".join(VERIFIERS) + ".", metavar="V")
+    ] = None,
+    answer: Annotated[str | None, typer.Option(help=f"{ANSWERS}.", metavar="KIND")] = None,
+    tools: Annotated[
+        str | None, typer.Option(help="calculator,python,search:FOLDER.", metavar="LIST")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one reply.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds draw equal samples.")] = 0,
+    tokens: limits.Tokens = None,
+    output_tokens: limits.OutputTokens = None,
+    usd: limits.Usd = None,
+    wall: limits.Wall = None,
+    thinking: limits.Thinking = None,
+    model_calls: limits.ModelCalls = None,
+    tool_calls: limits.ToolCalls = None,
+    branches: limits.Branches = None,
+    run_id: Annotated[
+        str | None, typer.Option("--id", help="Name of the run; made up unless given.")
+    ] = None,
+    stream: Annotated[bool, typer.Option(help="Show thoughts while they come.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Answer a question; every step is recorded.
+
+    A puzzle put to the embedded model is answered best of 16, each sample verified.
+
+    \b
+    Examples:
+      longthought solve "4 7 8 8 -> 24"
+      echo "3 3 8 8 -> 24" | longthought solve - --json
+      longthought solve "4 7 8 8 -> 24" --strategy backtrack --tokens 4000
+      longthought solve "How many ...?" --model openai/NAME --base-url http://localhost:11434/v1 \\
+          --answer number --strategy sample -n 16 --stop beta:0.95
+    """
+    settings = settings_of(context)
+    question = _question(question)
+    given = {
+        "model": model,
+        "base_url": base_url,
+        "strategy": strategy,
+        "n": n,
+        "wave": wave,
+        "stop": stop,
+        "verifier": verifier,
+        "answer": answer,
+        "tools": tools,
+        "system": system,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+    }
+    limited = limits.given(
+        tokens, output_tokens, usd, wall, thinking, model_calls, tool_calls, branches
+    )
+    budget = budget_from(limited, settings.config.defaults.get("budget", {}))
+    options = definition_options(question, given, settings)
+    run_id = run_id or f"run-{uuid.uuid4().hex[:16]}"
+    watch = watcher(options["strategy"], as_json) if stream else None
+    shown = stream or as_json
+
+    async def answered() -> Result:
+        async with settings.store() as store:
+            workflow = workflow_from_options(options, settings, store)
+            return await _run(workflow, question, seed, budget, run_id, options, watch)
+
+    try:
+        with progress(f"thinking about {one_line(question, 40)}", quiet=shown) as tell:
+            if watch is None:
+                watch = _counting(tell)
+            result = asyncio.run(answered())
+    except KeyboardInterrupt:
+        raise interrupted(settings, run_id) from None
+    if as_json and stream:
+        typer.echo(json.dumps({"event": "result", **result.to_json()}, ensure_ascii=False))
+    elif as_json:
+        print_json(result.to_json())
+    else:
+        print_result(result)
+    raise typer.Exit(exit_code(result))
+
+
+async def _run(
+    workflow: Workflow,
+    question: str,
+    seed: int,
+    budget: Budget,
+    run_id: str,
+    options: JSONObject,
+    watch: Any,
+) -> Result:
+    try:
+        return await workflow.run(
+            question, seed=seed, budget=budget, run_id=run_id, watch=watch, options=options
+        )
+    finally:
+        await workflow.aclose()
+
+
+def print_result(result: Result) -> None:
+    """The result as a few lines; the answer alone stands on the first."""
+    if result.answer is not None:
+        typer.echo(result.answer)
+    else:
+        typer.echo("no answer")
+    lines = [("status", _status(result))]
+    if result.support:
+        lines.append(("rests on", _support(result.support)))
+    if result.spent:
+        lines.append(("spent", _spent(result.spent)))
+    if result.error:
+        lines.append(("error", one_line(result.error, 2000)))
+    for wait in result.waiting:
+        lines.append(("waits for", f"{wait['name']} at {wait['key']}"))
+        hint = f"longthought signal {result.id} {wait['name']} VALUE"
+        lines.append(("", f"{hint}; then: longthought resume {result.id}"))
+    lines.append(("run", f"{result.id}  (longthought show {result.id})"))
+    for name, text in lines:
+        typer.echo(f"  {name:<10}{text}")
+
+
+def exit_code(result: Result) -> int:
+    """0 with an answer, also a best one so far, and while parked; else 1."""
+    answered = result.status in ("completed", "incomplete") and result.answer is not None
+    return 0 if answered or result.status == "parked" else 1
+
+
+def interrupted(settings: Settings, run_id: str) -> typer.Exit:
+    """Say how to go on with a run that Ctrl-C has stopped."""
+
+    async def begun() -> bool:
+        async with settings.store() as store:
+            await store.row(run_id)
+        return True
+
+    try:
+        asyncio.run(begun())
+    except InvalidInput:
+        typer.echo("longthought: interrupted before the run began", err=True)
+    else:
+        typer.echo(f"longthought: interrupted. Go on with: longthought resume {run_id}", err=True)
+    return typer.Exit(INTERRUPTED)
+
+
+def _question(text: str) -> str:
+    if text == "-":
+        text = sys.stdin.read()
+    if not text.strip():
+        raise InvalidInput("question", "is empty", "Ask something, or - to read standard input")
+    return text.strip()
+
+
+def _counting(tell: Any) -> Any:
+    """Counts branches for the line of progress."""
+    seen = {"branch": 0, "branch_ended": 0, "tool": 0}
+
+    def watch(event: JSONObject) -> None:
+        if event["event"] in seen:
+            seen[event["event"]] += 1
+            text = f"{count(seen['branch'], 'branch', 'branches')}, {seen['branch_ended']} back"
+            if seen["tool"]:
+                text += f", {count(seen['tool'], 'tool call')}"
+            tell(text)
+
+    return watch
+
+
+def _status(result: Result) -> str:
+    return f"{result.status} ({result.stop_reason.replace('_', ' ')})"
+
+
+def _support(support: JSONObject) -> str:
+    parts = []
+    if "votes" in support:
+        votes = list(support["votes"].values())
+        parts.append(f"{votes[0] if votes else 0} votes, margin {support.get('margin', 0)}")
+    if "samples" in support:
+        parts.append(f"{support['samples']} of {count(support['of'], 'sample')}")
+    if "dead_ends" in support:
+        parts.append(f"{count(support['steps'], 'step')}")
+        parts.append(f"{count(support['dead_ends'], 'dead end')}")
+        parts.append(f"{count(support['restarts'], 'restart')}")
+    return ", ".join(parts) or json.dumps(support, ensure_ascii=False)
+
+
+def _spent(spent: JSONObject) -> str:
+    parts = [f"{count(spent['tokens'], 'token')} ({spent['output_tokens']:,} output)"]
+    parts.append(count(spent["model_calls"], "model call"))
+    if spent["tool_calls"]:
+        parts.append(count(spent["tool_calls"], "tool call"))
+    if spent["usd"]:
+        parts.append(f"{spent['usd']:.6f} dollars")
+    parts.append(seconds(spent["seconds"].get("wall", 0.0)))
+    return ", ".join(parts)
