@@ -61,15 +61,23 @@ async def judge_candidate(
     if candidate.question != session.question:
         form["question"] = candidate.question
     event = session.recorded(key, form, frame)
+    branch = frame.branch
     if event is not MISSING:
-        return Verdict.from_json(session.result_of(event))
+        result = session.result_of(event)
+        if branch is not None:
+            branch.tokens += result.get("judging_tokens", 0)
+        return Verdict.from_json(result)
     await session.until_live(frame)
-    queued = session.now
+    queued, before = session.now, branch.tokens if branch is not None else 0
     session.counters.verifier_calls += 1
     with session.clocks.running("verify"), frame.places.enter(key.rpartition("#")[2]):
         verdict = await judge(verifier, candidate, _Judging(session))
     clock = [round(at, 4) for at in (queued, queued, session.now)]
-    session.finish(frame, key, "verify", session.put(form), verdict.to_json(), clock=clock)
+    result = verdict.to_json()
+    if branch is not None and branch.tokens > before:
+        # a replay does not judge again, and has to come to the same count
+        result["judging_tokens"] = branch.tokens - before
+    session.finish(frame, key, "verify", session.put(form), result, clock=clock)
     if not defer:
         await session.commit(frame)
     return verdict

@@ -52,7 +52,7 @@ Outcome: TypeAlias = JSONObject
 
 - ``told``: a branch ended. ``ask``, ``status`` (finished, failed, exhausted), ``answer`` (canonical
   or None), ``final`` (the line of thought has ended), ``score`` and ``passed`` (None without a
-  verifier), ``tokens``.
+  verifier), ``tokens``; ``reason`` names the limit or the error of one that is not finished.
 - ``cancelled``: the branches in ``asks`` will not be told.
 - ``rejected``: the run's verify node turned down the pick ``ask``.
 - ``exhausted``: the limit ``kind`` of ``scope`` is used up; nothing more can be asked.
@@ -111,5 +111,5 @@ def told(state: State) -> list[Outcome]:
 
 def brief(outcome: Outcome) -> dict[str, JSON]:
     """The fields of an outcome that policies keep in their state."""
-    names = ("ask", "status", "answer", "final", "score", "passed")
+    names = ("ask", "status", "answer", "final", "score", "passed", "reason")
     return {name: outcome.get(name) for name in names}

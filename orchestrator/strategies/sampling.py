@@ -92,7 +92,7 @@ class Sample:
             reason = state["exhausted"]
         last = state["asked"] >= self.n and not state["pending"]
         if reason is None and last:
-            reason = "all_samples"
+            reason = _limit_hit(state) or "all_samples"
         if reason is None:
             return None
         able = [o for o in state["told"] if o["ask"] not in state["rejected"]]
@@ -110,6 +110,12 @@ class Sample:
         if self.temperature is not None:
             sampling["temperature"] = self.temperature
         return sampling
+
+
+def _limit_hit(state: State) -> str | None:
+    """The limit that cut a sample short, if one was."""
+    cut = [o["reason"] or "budget" for o in state["told"] if o["status"] == "exhausted"]
+    return cut[0] if cut else None
 
 
 def single(*, temperature: float | None = None) -> Sample:
