@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from longthought.budgets import Amount
 from longthought.storage import Event, Recording
+from longthought.types import JSONObject
 
 __all__ = ["Recorded"]
 
@@ -25,6 +26,8 @@ class Recorded:
     folds: dict[str, list[Event]] = field(default_factory=dict)
     """The inputs of each search, by its place, in order."""
     signals: list[Event] = field(default_factory=list)
+    raised: JSONObject | None = None
+    """The limits that were last put in force instead of the manifest's."""
     charged: Amount = field(default_factory=Amount)
     """Everything spent so far; open effects at their reservation."""
     intervals: list[dict[str, list[list[float]]]] = field(default_factory=list)
@@ -61,6 +64,8 @@ class Recorded:
                 self.ends[event.key] = event
             case "fold":
                 self.folds.setdefault(event.key, []).append(event)
+                if body["input"] == "limit_raised":
+                    self.raised = body["data"]["budget"]
             case "signal":
                 self.signals.append(event)
             case "payload_deleted" | "run_started" | "run_ended" | _:

@@ -131,6 +131,20 @@ async def begin(
     )
 
 
+def check_raise(recording: Recording, budget: Budget) -> None:
+    """Check new limits for a recorded run before anything is taken over.
+
+    Raises:
+        InvalidInput: one is lower than before.
+    """
+    own = _limits_of(recording.manifest(), Recorded.of(recording))
+    Scope("run", own).raise_limit(budget)
+
+
+def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
+    return Budget.from_json(index.raised or manifest["budget"])
+
+
 class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing."""
 
@@ -155,9 +169,10 @@ class Attempt:
         index = Recorded.of(recording, length=recorded)
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
-        own_budget = Budget.from_json(manifest["budget"])
+        own_budget = _limits_of(manifest, index)
         limits = budget or own_budget
-        scope = Scope("run", limits)
+        scope = Scope("run", own_budget)
+        scope.raise_limit(limits)
         scope.charge(index.charged)
         self.session = Session(
             definition=definition,

@@ -35,6 +35,9 @@ from longthought.types import JSON, JSONObject
 
 __all__ = ["FATAL", "Search"]
 
+_AFTER_A_PICK = ("tell", "cancel", "limit_raised")
+"""Inputs that may follow a pick in a recording without a rejection of it."""
+
 FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidInput, PolicyError)
 """What ends the run, not just a branch: the run itself cannot be trusted to go on."""
 
@@ -73,6 +76,7 @@ class Search:
         """The limit that a branch ran into; others may still give something back."""
         self._late: list[Event] = []
         """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
+        self._raised = self._told_cancel = False
         self._failure: BaseException | None = None
 
     # -- the loop -------------------------------------------------------------------------------
@@ -105,17 +109,47 @@ class Search:
         self.policy.tell(self.state, {"type": "rejected", "ask": pick.ask})
         self._folds.extendleft(reversed(self._late))
         self._late = []
+        self._told_cancel = False
         self.pick = None
 
     async def _fed_by_recording(self) -> Pick | None:
         pick = self.policy.done(self.state)
-        while self._folds and pick is None:
-            pick = await self._replay(self._folds.popleft())
-        while pick and self._folds and self._folds[0].body["input"] == "tell":
-            self._late.append(self._folds.popleft())
+        while self._folds and (pick is None or self._next_fold() in _AFTER_A_PICK):
+            event = self._folds.popleft()
+            if pick is not None and event.body["input"] == "tell":
+                self._late.append(event)
+                continue
+            after = await self._replay(event)
+            if pick is None or event.body["input"] == "limit_raised":
+                pick = after
+        if pick is not None and not self._folds and self._cut_short():
+            pick = self._raise_limit()
         if not self._folds:
             self.live.set()
         return pick
+
+    def _next_fold(self) -> str:
+        name: str = self._folds[0].body["input"]
+        return name
+
+    def _cut_short(self) -> bool:
+        """Whether a limit ended the search that this attempt has raised."""
+        limited = any(o["status"] == "exhausted" for o in self.outcomes.values())
+        raised = self.session.limits_raised and not self._raised
+        return raised and (self._exhausted is not None or limited)
+
+    def _raise_limit(self) -> Pick | None:
+        self._raised = True
+        self._fold("limit_raised", {"budget": self.session.budget.to_json()})
+        return self._limit_raised()
+
+    def _limit_raised(self) -> Pick | None:
+        self._exhausted = self._short = None
+        self._told_cancel = False
+        self.policy.tell(self.state, {"type": "limit_raised"})
+        self._folds.extendleft(reversed(self._late))
+        self._late = []
+        return self.policy.done(self.state)
 
     async def _replay(self, event: Event) -> Pick | None:
         data = event.body["data"]
@@ -131,9 +165,9 @@ class Search:
                 self._exhausted = data["kind"]
                 self.policy.tell(self.state, {"type": "exhausted", **data})
             case "limit_raised":
-                self._exhausted = None
-                self.policy.tell(self.state, {"type": "limit_raised"})
+                return self._limit_raised()
             case "cancel":
+                self._told_cancel = True
                 self.policy.tell(self.state, {"type": "cancelled", "asks": data["asks"]})
             case other:
                 raise Diverged(self.place, f"recorded {other!r} where the search still goes on")
@@ -142,10 +176,8 @@ class Search:
     async def _fed_live(self) -> Pick:
         if self.session.mode == "replay":
             await self._settle_replay()
-        if self._exhausted and self.session.limits_raised:
-            self._fold("limit_raised", {})
-            self._exhausted = None
-            self.policy.tell(self.state, {"type": "limit_raised"})
+        if self._cut_short():
+            self._raise_limit()
         while True:
             pick = self._take_in()
             if pick is not None:
@@ -391,6 +423,11 @@ class Search:
 
     async def _cancel_rest(self) -> None:
         """Cancel what still runs after the pick; recorded ends are replayed, not cancelled."""
+        rest = sorted({*self._running, *self._parked})
+        if rest and self.session.mode == "live" and not self._told_cancel:
+            self._told_cancel = True
+            self._fold("cancel", {"asks": rest})
+            self.policy.tell(self.state, {"type": "cancelled", "asks": rest})
         for name, task in self._running.items():
             branch = self.branches[name]
             if self.session.mode == "live" and branch.place not in self.session.index.ends:

@@ -18,7 +18,14 @@ from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph
 from longthought.orchestrator.graphs.run import run_graph
 from longthought.orchestrator.models import BackendSettings, resolve_model
-from longthought.orchestrator.runs import ENDED, Attempt, Result, begin, manifest_of
+from longthought.orchestrator.runs import (
+    ENDED,
+    Attempt,
+    Result,
+    begin,
+    check_raise,
+    manifest_of,
+)
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, single
 from longthought.storage import Store
@@ -102,7 +109,7 @@ class Workflow:
             graph=graph,
             source=source,
         )
-        self._store = store
+        self.store = store
         self._prices = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
         self._controller: Controller | None = None
 
@@ -119,7 +126,7 @@ class Workflow:
     def recorded_in(self, store: Store | str | None) -> Workflow:
         """The same workflow with its runs in another store."""
         other = copy(self)
-        other._store = store
+        other.store = store
         return other
 
     async def run(
@@ -182,6 +189,8 @@ class Workflow:
             row = await store.row(run_id)
             if row.status in ENDED and budget is None:
                 return await self.replay(run_id, deps=deps)
+            if budget is not None:
+                check_raise(await store.read(run_id), budget)
             attempt = await self._claimed(store, run_id, force, budget, deps, watch)
             return await self._until_rest(store, attempt, deps, watch)
 
@@ -236,10 +245,10 @@ class Workflow:
     @asynccontextmanager
     async def opened_store(self) -> AsyncIterator[Store]:
         """The store: the one given, or one opened for the time it is needed."""
-        if isinstance(self._store, Store):
-            yield self._store
+        if isinstance(self.store, Store):
+            yield self.store
             return
-        async with Store(self._store) as store:
+        async with Store(self.store) as store:
             yield store
 
     async def _claimed(

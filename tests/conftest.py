@@ -1,7 +1,7 @@
 """Stores to test with: SQLite in a fresh file, PostgreSQL in a fresh database.
 
 PostgreSQL is the server of ``LONGTHOUGHT_TEST_POSTGRES``. Where none answers, the tests that need
-one fail if ``CI`` or ``LONGTHOUGHT_REQUIRE_POSTGRES`` is set, and are left out, with a word, if not.
+one fail if ``CI`` or ``LONGTHOUGHT_REQUIRE_POSTGRES`` is set, and are left out and told of if not.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class Sample:
     def start(self, question: str, seed: int) -> State:
         """Nothing asked, nothing told."""
         return {
+            "n": self.n,
             "seed": seed,
             "asked": 0,
             "pending": 0,
@@ -61,7 +62,7 @@ class Sample:
         wave_left = self.wave - (state["asked"] % self.wave)
         if state["pending"] and wave_left == self.wave:
             return []
-        count = min(room, wave_left, self.n - state["asked"])
+        count = min(room, wave_left, state["n"] - state["asked"])
         asks = []
         for _ in range(count):
             number = state["asked"]
@@ -84,13 +85,16 @@ class Sample:
                 state["exhausted"] = outcome["kind"]
             case "limit_raised":
                 state["exhausted"] = None
+                whole = [o for o in state["told"] if o["status"] != "exhausted"]
+                state["n"] += len(state["told"]) - len(whole)  # those cut short are asked anew
+                state["told"] = whole
 
     def done(self, state: State) -> Pick | None:
         """The selector's choice, when the stopper, N or the budget says that it is time."""
         reason = self._stopped(state)
         if reason is None and state["exhausted"]:
             reason = state["exhausted"]
-        last = state["asked"] >= self.n and not state["pending"]
+        last = state["asked"] >= state["n"] and not state["pending"]
         if reason is None and last:
             reason = _limit_hit(state) or "all_samples"
         if reason is None:

@@ -30,8 +30,8 @@ class Explanation:
     passed), ``only`` (one sample, taken as it is), ``chain`` (steps), ``graph`` (a graph of the
     user's own). ``decisive`` are the branches without any one of which the answer would be another
     one; ``fewest`` is the smallest number of votes whose absence would change it.
-    ``rests_on`` are the keys of the effects whose absence would change the answer, ``indifferent``
-    the branches whose absence would not.
+    ``rests_on`` are the effects behind the answer, ``alone`` where the absence of that effect alone
+    would change it; ``indifferent`` are the branches whose absence would change nothing.
     """
 
     id: str
@@ -121,7 +121,7 @@ def _selection(
         told.fewest = _fewest(selector, able, told.answer)
     supporters = [o["ask"] for o in able if voted and o["answer"] == told.answer]
     carried = supporters if voted else [picked.id]
-    told.rests_on = [effect for name in carried for effect in _effects(branches[name])]
+    told.rests_on = _effects(told, [branches[name] for name in carried])
     _add_indifferent(told, branches, carried, rejected)
     _note_stopper(told, strategy)
 
@@ -134,7 +134,7 @@ def _chain(told: Explanation, search: SearchNode, picked: BranchNode) -> None:
         names.insert(0, parent)
     told.basis, told.picked, told.verdict = "chain", picked.id, _verdict(picked)
     told.decisive = names
-    told.rests_on = [effect for name in names for effect in _effects(branches[name])]
+    told.rests_on = _effects(told, [branches[name] for name in names])
     _add_indifferent(told, branches, names, set())
     if len(branches) > len(names):
         told.notes.append(
@@ -147,7 +147,7 @@ def _own_policy(told: Explanation, search: SearchNode, picked: BranchNode) -> No
     told.picked, told.basis = picked.id, _basis(picked, len(branches))
     told.verdict = _verdict(picked)
     told.decisive = [picked.id]
-    told.rests_on = _effects(picked)
+    told.rests_on = _effects(told, [picked])
     told.notes.append("the policy is one of your own: only the branch it picked is shown")
 
 
@@ -158,7 +158,7 @@ def _without_pick(told: Explanation, tree: RunTree) -> None:
         told.notes.append("there is no answer")
     told.basis = "graph" if tree.loose or not tree.searches else "none"
     told.rests_on = [
-        {"key": step.key, "kind": step.kind, "branch": None} for step in tree.loose
+        {"key": step.key, "kind": step.kind, "branch": None, "alone": True} for step in tree.loose
     ]
 
 
@@ -203,9 +203,16 @@ def _fewest(selector: Selector, able: Sequence[Outcome], answer: str | None) -> 
     return None
 
 
-def _effects(branch: BranchNode) -> list[JSONObject]:
+def _effects(told: Explanation, branches: Sequence[BranchNode]) -> list[JSONObject]:
+    """The effects of some branches; one alone matters if its branch alone does."""
     return [
-        {"key": step.key, "kind": step.kind, "branch": branch.id}
+        {
+            "key": step.key,
+            "kind": step.kind,
+            "branch": branch.id,
+            "alone": branch.id in told.decisive,
+        }
+        for branch in branches
         for step in branch.steps
         if step.status == "ok" or step.kind == "tool"
     ]

@@ -1,0 +1,8 @@
+"""stub"""
+
+from __future__ import annotations
+import typer
+
+
+def doctor(context: typer.Context) -> None:
+    """stub"""
