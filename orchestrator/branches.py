@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,23 @@ from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState
 from longthought.budgets.states import TRANSITIONS
 from longthought.orchestrator.strategies.policy import Ask
-from longthought.types import JSON, Candidate, Message, Model, Sampling, Verdict
+from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
 
-__all__ = ["Branch"]
+__all__ = ["Branch", "Decided"]
+
+
+@dataclass(slots=True)
+class Decided:
+    """An event that is decided and not yet in the chain.
+
+    ``settle`` is called when it enters the chain and may add fields to it. What a call did not use
+    is free for others only from then on: freed earlier, it could stand in the record twice.
+    """
+
+    type: str
+    key: str
+    body: dict[str, JSON]
+    settle: Callable[[], JSONObject] | None = None
 
 
 @dataclass(slots=True)
@@ -35,7 +49,7 @@ class Branch:
     messages: list[Message]
     """The conversation so far; the branch's own list."""
     step: bool = False
-    tail: list[tuple[str, str, dict[str, JSON]]] = field(default_factory=list)
+    tail: list[Decided] = field(default_factory=list)
     candidate: Candidate | None = None
     verdict: Verdict | None = None
     tokens: int = 0

@@ -68,6 +68,9 @@ class Search:
         self.pick: Pick | None = None
         self._run_branch = run_branch
         self._folds = deque(session.index.folds.get(self.place, ()))
+        self._recorded_tells = {
+            event.body["data"]["ask"] for event in self._folds if event.body["input"] == "tell"
+        }
         self._inbox = _Inbox()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._parked: set[str] = set()
@@ -315,18 +318,20 @@ class Search:
         if recorded is not None and known:
             told = bool(recorded.body.get("told", True)) and how in ("finished", "failed")
         outcome = self._outcome(branch)
-        if session.mode == "live" and not known:
+        tell = told and branch.ask.id not in self._recorded_tells
+        if session.mode == "live":
             session.enter_chain(branch)
-            extra: dict[str, JSON] = {"reason": branch.reason} if branch.reason else {}
-            if not told:
-                extra["told"] = False
-            session.journal.stage("branch_ended", branch.place, how=how, **extra)
-            if told:
+            if not known:
+                extra: dict[str, JSON] = {"reason": branch.reason} if branch.reason else {}
+                if not told:
+                    extra["told"] = False
+                session.journal.stage("branch_ended", branch.place, how=how, **extra)
+            if tell:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
                 session.journal.stage("fold", self.place, input="tell", data=data)
         self.outcomes[branch.ask.id] = outcome
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
-        if told and not known:
+        if tell:
             self._inbox.put(outcome)
         self._inbox.arrived.set()
 

@@ -23,7 +23,7 @@ from longthought.budgets import (
 )
 from longthought.budgets.states import FINAL_STATES
 from longthought.errors import Diverged, InvalidInput, ReplayStopped
-from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.branches import Branch, Decided
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import Frame, Places
 from longthought.orchestrator.recorded import Recorded
@@ -203,19 +203,17 @@ class Session:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def note(self, frame: Frame, type_: str, key: str, **body: JSON) -> None:
-        """Decide an event: into the branch's tail, or into the chain outside branches."""
-        if frame.branch is not None:
-            frame.branch.tail.append((type_, key, body))
-        else:
-            self.journal.stage(type_, key, **body)
-
     def enter_chain(self, branch: Branch | None) -> None:
         """Put a branch's tail into the chain; it is committed with the next flush."""
         if branch is not None and branch.tail:
             tail, branch.tail = branch.tail, []
-            for type_, key, body in tail:
-                self.journal.stage(type_, key, **body)
+            for decided in tail:
+                self._stage(decided)
+
+    def _stage(self, decided: Decided) -> None:
+        if decided.settle is not None:
+            decided.body.update(decided.settle())
+        self.journal.stage(decided.type, decided.key, **decided.body)
 
     async def commit(self, frame: Frame) -> None:
         """Make durable everything decided so far at this place. Called before anything leaves."""
@@ -231,12 +229,20 @@ class Session:
         result: JSON,
         *,
         status: str = "ok",
+        settle: Callable[[], JSONObject] | None = None,
         **details: JSON,
     ) -> None:
-        """Decide the end of an effect; details that are empty are left out."""
+        """Decide the end of an effect: into the branch's tail, or the chain outside branches.
+
+        Details that are empty are left out.
+        """
         body = {name: value for name, value in details.items() if value}
         body |= {"kind": kind, "request": request, "result": self.put(result), "status": status}
-        self.note(frame, "effect_finished", key, **body)
+        decided = Decided("effect_finished", key, body, settle)
+        if frame.branch is not None:
+            frame.branch.tail.append(decided)
+        else:
+            self._stage(decided)
 
     # -- other ----------------------------------------------------------------------------------
 

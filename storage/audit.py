@@ -17,12 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from longthought.errors import RunNotFound
-from longthought.storage.chain import ChainCheck, Expectation, Finding
+from longthought.storage.chain import Expectation, Finding
 from longthought.storage.checkpoints import problem_with
-from longthought.storage.contents import ContentCheck
 from longthought.storage.digests import canonical, digest_of
-from longthought.storage.history import HistoryCheck
 from longthought.storage.tables import checkpoints, events, payloads, runs
+from longthought.storage.verification import RunCheck
 from longthought.types import JSON, JSONObject
 
 if TYPE_CHECKING:
@@ -188,28 +187,20 @@ class _Audit:
 
     def _check_run(self, row: JSONObject) -> None:
         run_id, report = row["id"], self.report
-        chain = ChainCheck(run_id, self.expected.get(run_id, ()))
-        history, contents = HistoryCheck(run_id), ContentCheck(run_id)
+        check = RunCheck(run_id, self.expected.get(run_id, ()))
         columns = (events.c.seq, events.c.type, events.c.key, events.c.body, events.c.hash)
-        query = sa.select(*columns).where(events.c.run_id == run_id).order_by(events.c.seq)
-        for raw in self._stream(query):
-            report.events += 1
-            event = chain.take(tuple(raw))
-            if event is not None:
-                history.take(event)
-                contents.name(event)
-        chain.finish()
-        if chain.length == 0:
-            self._report(run_id, "run", "", "the run has no events")
-        history.finish(row, chain.head, chain.length)
+        chain = sa.select(*columns).where(events.c.run_id == run_id).order_by(events.c.seq)
+        for raw in self._stream(chain):
+            check.event((raw.seq, raw.type, raw.key, raw.body, raw.hash))
         stored = sa.select(payloads.c.id, payloads.c.salt, payloads.c.body)
-        for raw in self._stream(stored.where(payloads.c.run_id == run_id).order_by(payloads.c.n)):
-            report.payloads += 1
-            contents.take(raw.id, raw.salt, raw.body, row["run_key"])
+        for raw in self._stream(stored.where(payloads.c.run_id == run_id)):
+            check.payload(raw.id, raw.salt, raw.body, row["run_key"])
+        report.findings += check.finish(row)
         report.runs += 1
-        report.deleted += len(history.deleted)
-        report.loose += contents.finish(history.deleted, sealed=bool(history.deleted))
-        report.findings += chain.findings + history.findings + contents.findings
+        report.events += check.events
+        report.payloads += check.payloads
+        report.deleted += check.deleted
+        report.loose += check.loose
 
     def _check_absent(self, run_id: str | None, known: set[str]) -> None:
         """Runs that a checkpoint saw, or that left rows, but that are no more."""

@@ -15,7 +15,7 @@ def describe_change(recorded: JSONObject, now: JSONObject, prefix: str = "") -> 
     lines: list[str] = []
     for name in sorted({*recorded, *now}):
         before, after = recorded.get(name, _ABSENT), now.get(name, _ABSENT)
-        if before == after:
+        if _same(before, after):
             continue
         where = f"{prefix}{name}"
         if isinstance(before, dict) and isinstance(after, dict):
@@ -29,11 +29,18 @@ def describe_change(recorded: JSONObject, now: JSONObject, prefix: str = "") -> 
 
 def _list_change(recorded: list[JSON], now: list[JSON], where: str) -> str:
     for index, (before, after) in enumerate(zip(recorded, now, strict=False)):
-        if before != after:
+        if not _same(before, after):
             if isinstance(before, dict) and isinstance(after, dict):
                 return describe_change(before, after, f"{where}[{index}].")
             return f"{where}[{index}]: recorded {_short(before)}, now {_short(after)}"
     return f"{where}: recorded {len(recorded)} items, now {len(now)}"
+
+
+def _same(before: JSON, after: JSON) -> bool:
+    """Whether two values have one canonical form; for Python ``1``, ``1.0`` and ``True`` are one."""
+    if before is _ABSENT or after is _ABSENT:
+        return before is after
+    return canonical(before) == canonical(after)
 
 
 def _short(value: JSON) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from longthought.errors import TraceError
-from longthought.storage.digests import EMPTY_HEAD, canonical, chain_hash
+from longthought.storage.digests import EMPTY_HEAD, chain_hash
 from longthought.types import JSON, JSONObject, Message
 
 __all__ = ["Event", "Recording", "event_text"]
@@ -142,8 +142,3 @@ class Recording:
         """The last event if it says how the run ended."""
         last = self.events[-1] if self.events else None
         return last if last is not None and last.type == "run_ended" else None
-
-
-def same_json(left: JSON, right: JSON) -> bool:
-    """Whether two JSON values are the same in canonical form."""
-    return canonical(left) == canonical(right)

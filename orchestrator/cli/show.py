@@ -167,6 +167,8 @@ class _Painter:
 
 def _body(step: Step) -> str:
     """What a step says, in one text."""
+    if step.status == "open":
+        return f"{step.name}: no end recorded"
     match step.kind:
         case "model":
             text = step.reasoning + step.text

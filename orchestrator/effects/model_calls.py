@@ -175,6 +175,7 @@ class _LiveCall:
     async def perform(self) -> ModelReply:
         session = self.session
         admit(session.scope, self.model.name, self.model.capabilities, self.price)
+        session.enter_chain(self.frame.branch)  # what the last call left over can be used again
         self.prompt_tokens = self._prompt_bound()
         retry = session.definition.retry
         for number in range(1, retry.attempts + 1):
@@ -377,7 +378,12 @@ class _LiveCall:
             usage = replace(usage, prompt_tokens=self.prompt_tokens)
             reply["usage"] = usage.to_json()
         actual = usage_amount(self.price, usage)
-        overrun = self.reservation.settle(actual)
+        reservation = self.reservation
+
+        def settle() -> JSONObject:
+            overrun = reservation.settle(actual)
+            return {"overrun": overrun.to_json()} if overrun else {}
+
         conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})
         if self.model.count_prompt(self.request) is None:
             session.estimator.learn(
@@ -392,7 +398,7 @@ class _LiveCall:
             self.request_id,
             result,
             charged=(actual + self.lost).to_json(),
-            overrun=overrun.to_json(),
+            settle=settle,
             clock=self._clock(),
         )
         _count(self.frame.branch, usage)

@@ -62,6 +62,7 @@ class World:
         """A report of this phase and content is answered when its gate is opened."""
         self.reached: dict[tuple[str, str], asyncio.Event] = {}
         self._server: asyncio.Server | None = None
+        self._held: list[asyncio.Event] = []
         self._open = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -72,7 +73,7 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        for gate in self.gates.values():
+        for gate in self._held:
             gate.set()
         self._server.close()
         await self.quiet()
@@ -83,7 +84,8 @@ class World:
 
     def gate(self, phase: str, what: str) -> asyncio.Event:
         """Hold the answer to a report back; returns what is set when the report is there."""
-        self.gates[phase, what] = asyncio.Event()
+        self.gates[phase, what] = gate = asyncio.Event()
+        self._held.append(gate)
         return self.reached.setdefault((phase, what), asyncio.Event())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

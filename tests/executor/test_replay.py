@@ -103,49 +103,5 @@ class _Shifted(type(strategies.sample(4))):  # type: ignore[misc]
         return super().start(question, seed + 100)
 
 
-@pytest.mark.parametrize("length", [3, 4, 5, 7, 10, 14, 20, 25, 30])
-async def test_resume_from_every_prefix_ends_like_the_whole(store: Store, length: int) -> None:
-    """Cut the recording after any event: resume performs only what is missing."""
-    whole = await looking(store).run(QUESTION, run_key=b"k" * 16)
-    recording = await store.read(whole.id)
-    copied = await _copy_prefix(store, recording, length)
-    workflow = looking(store)
-    resumed = await workflow.resume(copied, force=True)
-    assert (resumed.status, resumed.answer) == (whole.status, whole.answer)
-    finished = sum(1 for e in recording.events[:length] if e.type == "effect_finished")
-    assert resumed.model_calls + resumed.tool_calls == whole.effects - finished
-    assert (await workflow.replay(copied)).answer == whole.answer
-
-
-async def _copy_prefix(store: Store, recording: Any, length: int) -> str:
-    journal = await store.create_run(
-        "looking",
-        recording.manifest(),
-        fingerprint="copied",
-        version="0",
-        run_key=recording.run_key,
-    )
-    for event in recording.events[2:length]:
-        for name in ("request", "result"):
-            if name in event.body:
-                _copy(journal, recording, event.body[name])
-        if event.type == "fold" and "outcome" in event.body["data"]:
-            _copy(journal, recording, event.body["data"]["outcome"])
-        body = {name: value for name, value in event.body.items() if name != "at"}
-        journal.stage(event.type, event.key, **body)
-    await journal.flush()
-    await store.release(journal)
-    return journal.run_id
-
-
-def _copy(journal: Any, recording: Any, payload: str) -> None:
-    value = recording.get(payload)
-    assert journal.put(value) == payload
-    if isinstance(value, dict):
-        for name in ("conversation", "tools", "p"):
-            if isinstance(value.get(name), str) and recording.has(value[name]):
-                _copy(journal, recording, value[name])
-
-
 async def test_lookup_is_still_a_function() -> None:
     assert await lookup("abc") == 3

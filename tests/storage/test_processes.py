@@ -37,16 +37,16 @@ def driving(url: str, directory: Path, mode: str, **environment: str) -> Iterato
         process.kill()
 
 
-def kill_amid_appends(process: subprocess.Popen) -> dict[str, int]:
+def kill_amid_appends(process: subprocess.Popen, enough: int = ENOUGH) -> dict[str, int]:
     """Kill the driver; how many appends of each run it had acknowledged."""
-    lines = [process.stdout.readline() for _ in range(ENOUGH)]
+    lines = [process.stdout.readline() for _ in range(enough)]
     process.send_signal(signal.SIGKILL)
     lines += process.stdout.read().splitlines()
     acknowledged: dict[str, int] = {}
     for line in lines:
         if len(words := line.split()) == 2:  # the last line may be cut
             acknowledged[words[0]] = max(acknowledged.get(words[0], 0), int(words[1]) + 1)
-    assert sum(acknowledged.values()) >= ENOUGH
+    assert sum(acknowledged.values()) >= enough
     return acknowledged
 
 
@@ -133,12 +133,12 @@ def cut_the_power(directory: Path) -> None:
 
 
 async def after_a_power_cut(
-    forgetful: Path, directory: Path, **environment: str
+    forgetful: Path, directory: Path, enough: int, **environment: str
 ) -> tuple[dict[str, int], dict[str, int]]:
     url = f"sqlite:///{directory / 'longthought.db'}"
     preload = {"LD_PRELOAD": str(forgetful), "UNSYNCED_MARK": str(directory / "longthought.db")}
     with driving(url, directory, "endless", **preload, **environment) as process:
-        acknowledged = kill_amid_appends(process)
+        acknowledged = kill_amid_appends(process, enough)
     cut_the_power(directory)
     async with Store(url, directory=directory) as store:
         report = await audit(store)
@@ -147,8 +147,9 @@ async def after_a_power_cut(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
-async def test_a_power_cut_loses_nothing_acknowledged(forgetful, tmp_path):
-    acknowledged, counts = await after_a_power_cut(forgetful, tmp_path)
+@pytest.mark.parametrize("enough", [ENOUGH, 1500], ids=["log alone", "log and file"])
+async def test_a_power_cut_loses_nothing_acknowledged(forgetful, tmp_path, enough):
+    acknowledged, counts = await after_a_power_cut(forgetful, tmp_path, enough)
     for run_id, count in acknowledged.items():
         assert counts[run_id] >= count
 
@@ -156,5 +157,7 @@ async def test_a_power_cut_loses_nothing_acknowledged(forgetful, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
 async def test_the_forgetful_disk_does_forget(forgetful, tmp_path):
     """The test above can fail: with fewer syncs, acknowledged appends are lost."""
-    acknowledged, counts = await after_a_power_cut(forgetful, tmp_path, TEST_SYNCHRONOUS="NORMAL")
+    acknowledged, counts = await after_a_power_cut(
+        forgetful, tmp_path, ENOUGH, TEST_SYNCHRONOUS="NORMAL"
+    )
     assert any(counts.get(run_id, 0) < count for run_id, count in acknowledged.items())
