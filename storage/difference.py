@@ -37,7 +37,7 @@ def _list_change(recorded: list[JSON], now: list[JSON], where: str) -> str:
 
 
 def _same(before: JSON, after: JSON) -> bool:
-    """Whether two values have one canonical form; for Python ``1``, ``1.0`` and ``True`` are one."""
+    """Whether two values have one canonical form; Python takes 1, 1.0 and True for one."""
     if before is _ABSENT or after is _ABSENT:
         return before is after
     return canonical(before) == canonical(after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from longthought.budgets import (
@@ -15,7 +16,13 @@ from longthought.budgets import (
     call_bound,
     usage_amount,
 )
-from longthought.errors import BackendError, BudgetExhausted, InvalidInput, QuestionRefused
+from longthought.errors import (
+    BackendError,
+    BudgetExhausted,
+    InvalidInput,
+    QuestionRefused,
+    StorageError,
+)
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
@@ -169,6 +176,8 @@ class _LiveCall:
         self.grant = _Grant(self, 0)
         self.prompt_tokens = 0
         self.emitted = 0
+        self.dispatched = False
+        """Whether ``started`` is on record for the try under way."""
         self.queued_at = session.now
         self.started_at = 0.0
 
@@ -272,8 +281,8 @@ class _LiveCall:
             grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
             attempt=tries + 1,
         )
+        self.emitted, self.dispatched = 0, True
         await self._or_release(self.session.journal.flush())
-        self.emitted = 0
 
     async def top_up(self, wanted: int) -> int:
         """Reserve more for the stream under way and commit that before it is used."""
@@ -332,10 +341,19 @@ class _LiveCall:
         if self.reservation is None or self.reservation.closed:
             return
         if release:
+            self._give_back()
             self.reservation.release()
         else:
             self.lost = self.lost + self._held()
             self.reservation.forfeit()
+
+    def _give_back(self) -> None:
+        """Put on record that the last try cost nothing, before others can use what it held."""
+        if not self.dispatched:
+            return
+        self.dispatched = False
+        with suppress(StorageError):
+            self.session.journal.stage("effect_topped_up", self.key, reserved=self.lost.to_json())
 
     def _cancelled(self) -> None:
         """Charge a cancelled try; on record only if the search cancelled it, not the process."""
