@@ -34,7 +34,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing
+	$(BIN)/mypy --explicit-package-bases $(wildcard tests/typing/*.py tests/*/typing_api.py)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

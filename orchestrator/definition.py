@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longthought.budgets import Budget
-from longthought.orchestrator.graphs.placed import Builder, graph_shape
+from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph, graph_shape
 from longthought.orchestrator.strategies import Policy
 from longthought.storage import canonical
 from longthought.tools import Tool
@@ -58,6 +58,8 @@ class Definition:
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""
 
+    _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
+
     def parts(self) -> JSONObject:
         """Everything that shapes what a run asks for, as JSON."""
         return {
@@ -73,6 +75,14 @@ class Definition:
             "max_turns": self.max_turns,
             "graph": graph_shape(self.graph) if self.graph else None,
         }
+
+    def compiled(self) -> Compiled:
+        """The graph of a run, every node wrapped; compiled once."""
+        if not self._compiled:
+            from longthought.orchestrator.graphs.run import run_graph  # it needs the definition
+
+            self._compiled.append(compile_graph(self.graph or run_graph(), name=self.name))
+        return self._compiled[0]
 
     def fingerprint(self) -> str:
         """SHA-256 over :meth:`parts`, 64 hexadecimal digits."""

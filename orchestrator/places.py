@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote as _quote
 
 from longthought.errors import InvalidInput, UnlabelledConcurrency
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from longthought.orchestrator.branches import Branch
 
 __all__ = ["Frame", "Places", "current_frame", "enter_label", "enter_node"]
+
+
+@lru_cache(maxsize=4096)
+def quote(text: str) -> str:
+    """A name as a part of a path: no slash, number sign or line break."""
+    return _quote(text, safe="")
+
 
 _CURRENT: ContextVar[Frame | None] = ContextVar("longthought_place", default=None)
 
@@ -63,7 +71,7 @@ class Frame:
 
     def mark_key(self, kind: str, name: str) -> str:
         """A key with a name instead of a number: adding one leaves all other keys as they are."""
-        return f"{self.path}!{quote(name, safe='')}:{kind}"
+        return f"{self.path}!{quote(name)}:{kind}"
 
     async def until_siblings_rest(self, child: Frame) -> None:
         """Wait until every other node of the same superstep has finished or is suspended too.
@@ -162,7 +170,7 @@ def enter_label(label: str) -> Iterator[Frame]:
     """
     if not label:
         raise InvalidInput("label", "is empty", "Give each concurrent part a name of its own")
-    with current_frame().places.enter(quote(str(label), safe="")) as frame:
+    with current_frame().places.enter(quote(str(label))) as frame:
         yield frame
 
 
@@ -172,7 +180,7 @@ def enter_node(name: str, config: Mapping[str, Any]) -> Iterator[Frame]:
     parent = current_frame()
     metadata = config["metadata"]
     path = ".".join(_path_parts(metadata["langgraph_path"][1:]))
-    part = f"{metadata['langgraph_step']}.{quote(name, safe='')}"
+    part = f"{metadata['langgraph_step']}.{quote(name)}"
     if path != name:
         part += f".{path}"
     turn = _invocation(parent, config)
@@ -186,7 +194,7 @@ def _path_parts(path: tuple[Any, ...]) -> Iterator[str]:
         if isinstance(part, tuple):
             yield from _path_parts(part)
         elif not isinstance(part, bool):
-            yield quote(str(part), safe="")
+            yield quote(str(part))
 
 
 def _invocation(parent: Frame, config: Mapping[str, Any]) -> int:

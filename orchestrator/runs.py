@@ -24,8 +24,6 @@ from longthought.errors import (
 )
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
-from longthought.orchestrator.graphs.placed import compile_graph
-from longthought.orchestrator.graphs.run import run_graph
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.session import Mode, Session, Watch
 from longthought.storage import Journal, Recording, Store
@@ -243,7 +241,7 @@ class Attempt:
             return await self._failed(error)
 
     async def _graph(self) -> JSONObject:
-        graph = compile_graph(self.definition.graph or run_graph(), name=self.definition.name)
+        graph = self.definition.compiled()
         context = Context(self.session)
         opening: Any = {}
         if self.definition.graph is not None:

@@ -17,6 +17,7 @@ from longthought.budgets import (
     Budget,
     Clocks,
     Controller,
+    Price,
     PriceBook,
     PromptEstimator,
     Scope,
@@ -82,6 +83,7 @@ class Session:
     waiting: list[JSONObject] = field(default_factory=list)
     used_signals: set[str] = field(default_factory=set)
     _slots: dict[str, Slot] = field(default_factory=dict)
+    _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
@@ -118,6 +120,13 @@ class Session:
             last = self.put({"p": last, "m": message})
             ids.append(last)
         return ids
+
+    def price_of(self, model: Model) -> Price | None:
+        """What a model costs, None if that is not known; looked up once."""
+        if model.name not in self._prices:
+            kind = model.fingerprint().get("kind")
+            self._prices[model.name] = self.prices.price(model.name, kind)
+        return self._prices[model.name]
 
     def toolset(self, names: tuple[str, ...]) -> str:
         """The id of the definitions of some tools."""

@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy
 from longthought.orchestrator.definition import Definition, Retry
-from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph
-from longthought.orchestrator.graphs.run import run_graph
+from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.models import BackendSettings, resolve_model
 from longthought.orchestrator.runs import (
     ENDED,
@@ -121,7 +120,7 @@ class Workflow:
     @property
     def graph(self) -> Compiled:
         """The graph a run goes through, compiled: ``workflow.graph.get_graph().draw_mermaid()``."""
-        return compile_graph(self.definition.graph or run_graph(), name=self.name)
+        return self.definition.compiled()
 
     def recorded_in(self, store: Store | str | None) -> Workflow:
         """The same workflow with its runs in another store."""

@@ -49,7 +49,7 @@ class ContentCheck:
         self.findings: list[Finding] = []
         self.present: set[str] = set()
         self._named: dict[str, _Named] = {}
-        self._namer: dict[str, str] = {}  # payload -> a payload that names it
+        self._refers: dict[str, list[str]] = {}  # payload -> those that must be there with it
         self._mentioned: set[str] = set()
         self._foreign: list[str] = []
         self._problems: list[tuple[str, str]] = []  # payload and what is wrong with it
@@ -70,8 +70,9 @@ class ContentCheck:
         elif isinstance(event, RunEnded):
             self._note(event, event.outcome, "outcome")
         elif isinstance(event, PayloadDeleted):
-            for links in event.links.values():
+            for name, links in event.links.items():
                 self._mentioned.update(links)
+                self._refers.setdefault(name, []).extend(links)
 
     def take(self, name: JSON, salt: JSON, body: JSON, run_key: bytes | None) -> None:
         """Check one payload row."""
@@ -100,7 +101,8 @@ class ContentCheck:
         """
         for name in sorted(deleted & self.present):
             self._report(name, "the payload was deleted, but is still there")
-        for name in sorted((self._named.keys() | self._namer.keys()) - self.present - deleted):
+        origins = self._origins()
+        for name in sorted(origins.keys() - self.present - deleted):
             self._report(name, "the payload is missing")
         if self._foreign and len(self._foreign) == len(self.present):
             self.findings.append(
@@ -113,8 +115,8 @@ class ContentCheck:
         if sealed:
             for name in loose:
                 self._report(name, "nothing in the run names the payload")
-        # only now is it known which event leads to which payload
-        self.findings += [self._finding(name, problem) for name, problem in self._problems]
+        for name, problem in self._problems:
+            self.findings.append(self._finding(name, problem, origins.get(name)))
         return len(loose)
 
     def _note(self, event: TraceEvent, name: JSON, role: str) -> None:
@@ -143,23 +145,27 @@ class ContentCheck:
 
     def _refer(self, name: str, other: JSON) -> None:
         if isinstance(other, str) and other:
-            self._namer.setdefault(other, name)
+            self._refers.setdefault(name, []).append(other)
 
     def _report(self, name: str, problem: str) -> None:
         self._problems.append((name, problem))
 
-    def _finding(self, name: str, problem: str) -> Finding:
-        """A problem at the event that names the payload, be it through other payloads."""
-        current, seen = name, {name}
-        while current not in self._named and current in self._namer:
-            current = self._namer[current]
-            if current in seen:
-                break
-            seen.add(current)
-        named = self._named.get(current)
+    def _origins(self) -> dict[str, _Named]:
+        """For each payload the first event that leads to it, be it through other payloads."""
+        origins: dict[str, _Named] = {}
+        ahead = list(self._named.items())[::-1]  # events in order, each to its end
+        while ahead:
+            name, named = ahead.pop()
+            if name in origins:
+                continue
+            origins[name] = named
+            ahead += [(other, named) for other in self._refers.get(name, ())]
+        return origins
+
+    def _finding(self, name: str, problem: str, named: _Named | None) -> Finding:
         what = f"{problem} (payload {name}"
         if named is None:
             return Finding(self.run_id, None, "payload", "", f"{what})")
-        how = named.role if current == name else f"named by the {named.role}"
+        how = named.role if name in self._named else f"named by the {named.role}"
         event = named.event
         return Finding(self.run_id, event.seq, event.type, event.key, f"{what}, {how})")

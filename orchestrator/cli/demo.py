@@ -75,7 +75,8 @@ def demo(
     puzzles: Annotated[int, typer.Option(help="How many puzzles.", min=1)] = 50,
     seed: Annotated[int, typer.Option(help="Which puzzles, and which samples.")] = 0,
     directory: Annotated[
-        Path | None, typer.Option(help="Where the runs are kept; in the data directory unless given.")
+        Path | None,
+        typer.Option(help="Where the runs are kept; in the data directory unless given."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -141,7 +142,8 @@ class Ways:
         from longthought import answers, strategies, verifiers
 
         verifier = verifiers.puzzle(integers=True)
-        backtrack = strategies.backtrack(width=2, depth=8, steps=64, restarts=7, stop=";")
+        # the model writes BACK where it gives up an attempt; here the search goes back for it
+        backtrack = strategies.backtrack(width=2, depth=8, restarts=7, steps=64, stop=(";", "BACK"))
         plans: list[tuple[str, Any, Any]] = [
             ("greedy, one answer", strategies.single(temperature=0.0), None),
             ("one sample", strategies.single(), None),

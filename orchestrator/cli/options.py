@@ -217,7 +217,8 @@ def _strategy(options: JSONObject) -> Policy:
                 raise InvalidInput(
                     "verifier", "backtrack has none to tell it a dead end", "Give --verifier"
                 )
-            stops = (";",) if _is_embedded(options["model"]) else ("\n",)
+            # the embedded model writes BACK where it gives up: then the search goes back for it
+            stops = (";", "BACK") if _is_embedded(options["model"]) else ("\n",)
             return strategies.backtrack(width=2, restarts=max(0, n - 1), stop=stops)
 
 

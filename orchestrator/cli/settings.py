@@ -39,15 +39,16 @@ class Settings:
 
         None for both is the platform's data directory.
         """
+        config = self.config  # read in any case: a mistake in it is told at once
         url, folder = self.store_url, self.data_dir
         if url is None and folder is None:
             url = os.environ.get("LONGTHOUGHT_DATABASE_URL") or None
         if folder is None and os.environ.get("LONGTHOUGHT_DATA_DIR"):
             folder = Path(os.environ["LONGTHOUGHT_DATA_DIR"]).expanduser()
         if url is None and folder is None:
-            url = self.config.store_url
+            url = config.store_url
         if folder is None:
-            folder = self.config.store_dir
+            folder = config.store_dir
         return url, folder
 
     def store(self) -> Store:

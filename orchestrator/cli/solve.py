@@ -88,7 +88,7 @@ def solve(
     \b
     Examples:
       longthought solve "4 7 8 8 -> 24"
-      echo "3 3 8 8 -> 24" | longthought solve - --json
+      echo "2 5 9 11 -> 24" | longthought solve - --json
       longthought solve "4 7 8 8 -> 24" --strategy backtrack --tokens 4000
       longthought solve "How many ...?" --model openai/NAME --base-url http://localhost:11434/v1 \\
           --answer number --strategy sample -n 16 --stop beta:0.95
@@ -179,9 +179,10 @@ def print_result(result: Result) -> None:
 
 
 def exit_code(result: Result) -> int:
-    """0 with an answer, also a best one so far, and while parked; else 1."""
+    """0 with an answer, also a best one so far, and while parked; 1 without, or if it was rejected."""
     answered = result.status in ("completed", "incomplete") and result.answer is not None
-    return 0 if answered or result.status == "parked" else 1
+    rejected = result.stop_reason == "rejected"
+    return 0 if (answered and not rejected) or result.status == "parked" else 1
 
 
 def interrupted(settings: Settings, run_id: str) -> typer.Exit:

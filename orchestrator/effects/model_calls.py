@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from longthought.budgets import (
     Amount,
-    Price,
     Reservation,
     admit,
     call_bound,
@@ -168,8 +167,7 @@ class _LiveCall:
         self.request_id, self.ids = request_id, ids
         self.request = call.request(session)
         self.model = call.model
-        kind = session.definition.model_kinds().get(self.model.name)
-        self.price: Price | None = session.prices.price(self.model.name, kind)
+        self.price = session.price_of(self.model)
         self.reservation: Reservation | None = None
         self.lost = Amount()
         """Charged for tries that failed after they had left."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from longthought.errors import BackendError, BudgetExhausted
 from longthought.orchestrator.definition import FINAL_PROMPT
@@ -108,17 +109,25 @@ async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     return ctx.candidate(text_of(reply["message"]))
 
 
+async def _verify_and_go(
+    state: RunState, runtime: Runtime[Context]
+) -> Command[Literal["backtrack", "answer"]]:
+    """``verify`` and ``after_verify`` in one: a conditional edge costs half a superstep more."""
+    update = await verify(state, runtime)
+    return Command(update=update, goto=after_verify({**state, **update}))  # type: ignore[typeddict-item]
+
+
 def run_graph() -> Builder:
     """The graph a workflow runs on unless it brings its own."""
     from longthought.orchestrator.context import Context
 
     graph: Builder = StateGraph(RunState, context_schema=Context)
-    for node in (route, explore, verify, backtrack, answer):
+    for node in (route, explore, backtrack, answer):
         graph.add_node(node.__name__, node)
+    graph.add_node("verify", _verify_and_go, destinations=("backtrack", "answer"))
     graph.add_edge(START, "route")
     graph.add_edge("route", "explore")
     graph.add_edge("explore", "verify")
-    graph.add_conditional_edges("verify", after_verify, ["backtrack", "answer"])
     graph.add_edge("backtrack", "explore")
     graph.add_edge("answer", END)
     return graph

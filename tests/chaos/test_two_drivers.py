@@ -7,20 +7,23 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from longthought.storage import Event, Store
 from longthought.storage.audit import audit
+from longthought.storage.tables import runs
 from tests.chaos.checks import sequences
 from tests.chaos.nursery import Nursery
 from tests.chaos.run import fresh_url
 from tests.chaos.worker import BRANCHES, Job
 from tests.chaos.world import Tally, World
 
-GATED = "s3/model/1"
+GATED = [f"s{branch}/model/1" for branch in range(BRANCHES)]
+LONG = 600.0
 
 
 @dataclass
@@ -32,13 +35,24 @@ class Pair:
     world: World
     store: Store
     job: Job
+    opened: list[asyncio.Event] = field(default_factory=list)
 
-    async def until_gated(self) -> asyncio.Event:
-        """Start the first worker; it stands still in one branch until the gate is opened."""
-        reached = self.world.gate("start", GATED)
-        await self.first.start(self.job)
-        await reached.wait()
-        return self.world.gates.pop(("start", GATED))  # the second one passes
+    async def until_gated(self) -> int:
+        """Start the first worker and wait until every branch of it stands at its gate.
+
+        Nothing of it is then under way, least of all a transaction: a process that is frozen in one
+        keeps the whole SQLite file locked.
+        """
+        reached = [self.world.gate("start", what) for what in GATED]
+        pid = await self.first.start(self.job)
+        for event in reached:
+            await event.wait()
+        self.opened = [self.world.gates.pop(("start", what)) for what in GATED]
+        return pid  # the second one finds no gates
+
+    def open(self) -> None:
+        for gate in self.opened:
+            gate.set()
 
     def result_of(self, pid: int) -> dict[str, object]:
         return next(said for said in self.world.tally.results if said["pid"] == pid)
@@ -54,8 +68,9 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
         store_url = await stack.enter_async_context(fresh_url(request.param, directory))
         world = await stack.enter_async_context(World(directory))
         store = await stack.enter_async_context(Store(store_url, directory=directory))
-        first = await stack.enter_async_context(Nursery())
-        second = await stack.enter_async_context(Nursery())
+        first, second = Nursery(), Nursery()
+        entering = map(stack.enter_async_context, (first, second))
+        await asyncio.gather(*entering)
         url = store.url.render_as_string(hide_password=False)
         job = Job(
             world=world.path,
@@ -65,6 +80,7 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
             question="case 1",
             idempotent=True,
             tokens=1_000_000,
+            lease=LONG,
         )
         yield Pair(first, second, world, store, job)
 
@@ -93,26 +109,24 @@ async def check_whole(pair: Pair) -> None:
 
 
 async def test_a_live_worker_is_not_disturbed(pair: Pair) -> None:
-    gate = await pair.until_gated()
+    await pair.until_gated()
     before = [event.type for event in await pair.events()].count("attempt_started")
     second = await pair.second.start(replace(pair.job, latency_seed="b"))
     assert await pair.second.ended() == 0
     assert pair.result_of(second)["error"] == "RunBusy"
-    gate.set()
+    pair.open()
     assert await pair.first.ended() == 0
     await check_whole(pair)
     assert [event.type for event in await pair.events()].count("attempt_started") == before
 
 
 async def test_the_one_taken_over_is_fenced(pair: Pair) -> None:
-    gate = await pair.until_gated()
-    first = pair.first.pid
-    assert first is not None
+    first = await pair.until_gated()
     second = await pair.second.start(replace(pair.job, force=True, latency_seed="b"))
     assert await pair.second.ended() == 0
     assert pair.result_of(second)["status"] == "completed"
     length = len(await pair.events())
-    gate.set()
+    pair.open()
     assert await pair.first.ended() == 0
     assert pair.result_of(first)["error"] == "Fenced"
     assert len(await pair.events()) == length
@@ -121,11 +135,9 @@ async def test_the_one_taken_over_is_fenced(pair: Pair) -> None:
 
 async def test_both_at_full_speed(pair: Pair) -> None:
     """The first one works on while the second takes over; whoever comes later is fenced."""
-    gate = await pair.until_gated()
-    first = pair.first.pid
-    assert first is not None
+    first = await pair.until_gated()
     second = await pair.second.start(replace(pair.job, force=True, latency_seed="b"))
-    gate.set()
+    pair.open()
     assert await pair.first.ended() == 0
     assert await pair.second.ended() == 0
     await pair.world.quiet()
@@ -136,9 +148,7 @@ async def test_both_at_full_speed(pair: Pair) -> None:
 
 
 async def test_a_frozen_worker_that_wakes_up_writes_nothing(pair: Pair) -> None:
-    gate = await pair.until_gated()
-    first = pair.first.pid
-    assert first is not None
+    first = await pair.until_gated()
     pair.first.send(signal.SIGSTOP)
     taken = len(await pair.events())
     second = await pair.second.start(replace(pair.job, force=True, latency_seed="b"))
@@ -147,7 +157,7 @@ async def test_a_frozen_worker_that_wakes_up_writes_nothing(pair: Pair) -> None:
     before = await pair.events()
     writes = dict(pair.world.tally.performed)
     pair.first.send(signal.SIGCONT)
-    gate.set()
+    pair.open()
     assert await pair.first.ended() == 0
     await pair.world.quiet()
     assert pair.result_of(first)["error"] == "Fenced"
@@ -159,23 +169,20 @@ async def test_a_frozen_worker_that_wakes_up_writes_nothing(pair: Pair) -> None:
 
 
 async def test_a_frozen_worker_whose_lease_ran_out_is_taken_over_without_force(pair: Pair) -> None:
-    pair.job = replace(pair.job, lease=0.5)
-    gate = await pair.until_gated()
-    first = pair.first.pid
-    assert first is not None
+    first = await pair.until_gated()
     pair.first.send(signal.SIGSTOP)
-    status = "RunBusy"
-    tries = 0
-    while status == "RunBusy":  # until the lease has run out, by the store's own clock
-        tries += 1
-        second = await pair.second.start(replace(pair.job, latency_seed=f"b{tries}"))
-        assert await pair.second.ended() == 0
-        said = pair.result_of(second)
-        status = str(said.get("error") or said["status"])
-    assert status == "completed"
+    second = await pair.second.start(replace(pair.job, latency_seed="b"))
+    assert await pair.second.ended() == 0
+    assert pair.result_of(second)["error"] == "RunBusy"
+    await pair.store.database.write(
+        lambda c: c.execute(sa.update(runs).values(lease_until=0.0)).close()
+    )
+    third = await pair.second.start(replace(pair.job, latency_seed="c"))
+    assert await pair.second.ended() == 0
+    assert pair.result_of(third)["status"] == "completed"
     before = await pair.events()
     pair.first.send(signal.SIGCONT)
-    gate.set()
+    pair.open()
     assert await pair.first.ended() == 0
     await pair.world.quiet()
     assert pair.result_of(first)["error"] == "Fenced"

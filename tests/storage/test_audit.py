@@ -198,7 +198,9 @@ WHAT = [
 async def test_a_changed_byte_of_a_payload(filled, kit, what, column):
     name, seq = (await names_of(filled))[what]
     row = (await kit.rows(filled, "SELECT salt, body FROM payloads WHERE id = :id", id=name))[0]
-    value = {"body": row[1] + " ", "salt": row[0][:-1] + b"?", "id": "x" + name[1:]}[column]
+    salt = bytes([row[0][0] ^ 1]) + row[0][1:]
+    other = ("y" if name[0] == "x" else "x") + name[1:]
+    value = {"body": row[1] + " ", "salt": salt, "id": other}[column]
     await kit.tamper(
         filled, f"UPDATE payloads SET {column} = :value WHERE id = :id", value=value, id=name
     )
@@ -247,6 +249,18 @@ async def test_a_payload_that_nothing_names_in_a_sealed_run(filled, kit):
     await filled.delete_payloads("run-1", [name], "asked for")
     await _insert_payload(filled, id=payload_id(b"salt", b'"x"'), salt=b"salt", body='"x"')
     assert at(await found(filled), "run-1", None, "nothing in the run names the payload")
+
+
+async def test_a_payload_dropped_behind_a_tombstone(filled, kit):
+    """The tombstone says what the deleted message followed."""
+    names = await names_of(filled)
+    await filled.delete_payloads(
+        "run-1", [names["reply"][0], names["model request"][0]], "asked for"
+    )
+    assert (await audit(filled)).ok
+    question, seq = names["question"]
+    await kit.tamper(filled, "DELETE FROM payloads WHERE id = :id", id=question)
+    assert at(await found(filled), "run-1", seq, f"the payload is missing (payload {question}")
 
 
 async def test_a_run_key_put_back_into_a_sealed_run(filled, kit):
