@@ -6,7 +6,7 @@ import datetime
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,9 @@ class PriceBook:
     as_of: datetime.date
     prices: Mapping[str, Price]
     free: tuple[str, ...] = ()
+    _found: dict[tuple[str, str | None], Price | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, user_path: Path | None = None) -> PriceBook:
@@ -125,6 +128,12 @@ class PriceBook:
         ``kind`` is what the model says of itself in its fingerprint, for models whose name does
         not tell that they are free.
         """
+        asked = (model, kind)
+        if asked not in self._found:
+            self._found[asked] = self._search(model, kind)
+        return self._found[asked]
+
+    def _search(self, model: str, kind: str | None) -> Price | None:
         if kind in self.free or re.split("[/:]", model, maxsplit=1)[0] in self.free:
             return FREE
         names = (model, model.removeprefix("openai/"))

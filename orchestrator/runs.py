@@ -244,30 +244,34 @@ class Attempt:
         graph = self.definition.compiled()
         context = Context(self.session)
         opening: Any = {}
+        # what LangGraph puts together as output at each step is read once, at the end
+        output: Any = {"output_keys": ["outcome"]}
         if self.definition.graph is not None:
+            output = {}
             opening = {"question": self.session.question, "messages": context.opening}
             known = set(self.definition.graph.state_schema.__annotations__)
             opening = {name: value for name, value in opening.items() if name in known}
         with self.session.places.root():
             config: Any = {"recursion_limit": 10_000}
-            state: JSONObject = await graph.ainvoke(opening, config, context=context)
+            state: JSONObject = await graph.ainvoke(opening, config, context=context, **output)
         return state
 
     # -- ends -----------------------------------------------------------------------------------
 
     async def _completed(self, state: JSONObject) -> Result:
-        answer = state.get("answer")
         own = self.definition.graph is not None
-        reason = state.get("stop_reason") or ("graph_ended" if own else "picked")
-        good = own or (answer is not None and reason not in (*_OUT_OF, "rejected"))
-        outcome: JSONObject = {
-            "answer": answer if own or answer is None else str(answer),
-            "text": state.get("text") or "",
-            "status": "completed" if good else "incomplete",
-            "stop_reason": reason,
-            "support": state.get("support") or {},
-            "ask": state["pick"].ask if state.get("pick") else None,
-        }
+        outcome: JSONObject = {"text": "", "support": {}, "ask": None}
+        if own:
+            answer = state.get("answer")
+            text, reason = str(state.get("text") or ""), "graph_ended"
+            outcome |= {"answer": answer, "text": text, "stop_reason": reason}
+            outcome["status"] = "completed"
+        else:
+            outcome |= state["outcome"]
+            good = outcome["answer"] is not None
+            good = good and outcome["stop_reason"] not in (*_OUT_OF, "rejected")
+            outcome["status"] = "completed" if good else "incomplete"
+        reason = outcome["stop_reason"]
         if self.mode == "replay":
             self._compare(outcome)
         else:
@@ -338,9 +342,7 @@ class Attempt:
         if waiting:
             body["waiting"] = waiting
         journal.stage("run_ended", **body)
-        await journal.flush(status=status)
-        if self.store is not None:
-            await self.store.release(journal)
+        await journal.flush(status=status)  # which gives the lease back, too
 
     def _recorded_status(self) -> str:
         ended = self.recording.ended()

@@ -33,7 +33,11 @@ _FENCED_UPDATE = (
     .values(
         head=sa.bindparam("new_head"),
         length=sa.bindparam("new_length"),
-        status=sa.bindparam("new_status"),
+        status=sa.bindparam("new_status", type_=sa.Text),
+        # a run that rests is nobody's: its next attempt need not wait for the lease to run out
+        lease_until=sa.case(
+            (sa.bindparam("new_status", type_=sa.Text) == "running", runs.c.lease_until), else_=0.0
+        ),
     )
 )
 _STANDING = sa.select(runs.c.attempt, runs.c.head).where(runs.c.id == sa.bindparam("run"))

@@ -31,7 +31,9 @@ def resume(
     workflow: Annotated[
         str | None, typer.Option(help="Where its workflow is.", metavar="MODULE:ATTRIBUTE")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Take it over from a living process.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take it over from a living process.")
+    ] = False,
     decide: Annotated[
         list[str] | None,
         typer.Option(help="KEY=done or KEY=again, for a write of unknown outcome."),

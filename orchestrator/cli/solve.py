@@ -78,7 +78,9 @@ def solve(
     run_id: Annotated[
         str | None, typer.Option("--id", help="Name of the run; made up unless given.")
     ] = None,
-    stream: Annotated[bool, typer.Option(help="Show thoughts while they come.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show thoughts while they come.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Answer a question; every step is recorded.

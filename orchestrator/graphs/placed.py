@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 
 from longthought.errors import ControlFlow, InvalidInput
@@ -43,6 +45,35 @@ class _PlacedNode(Runnable[Any, Any]):
                 raise
 
 
+class _Step(Runnable[Any, Any]):
+    """A placed node and the writers after it, one after the other.
+
+    LangGraph's own sequence does the same inside a callback manager and a task of their own, which
+    costs more than all the rest of a superstep; a run is traced by its record.
+    """
+
+    def __init__(self, node: Runnable[Any, Any], writers: Sequence[Runnable[Any, Any]]) -> None:
+        self.placed, self.writers = node, writers
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        raise InvalidInput("graph", "is run synchronously", "Use ainvoke, or Workflow.run_sync")
+
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        token = var_child_runnable_config.set(config)  # what get_config() reads in a node
+        try:
+            output = await self.placed.ainvoke(input, config, **kwargs)
+        finally:
+            var_child_runnable_config.reset(token)
+        for writer in self.writers:
+            output = await writer.ainvoke(output, config)
+        return output
+
+
 def compile_graph(builder: Builder, *, name: str | None = None) -> Compiled:
     """Compile a graph with every node wrapped, nodes of subgraphs too; the builder is left alone.
 
@@ -69,7 +100,12 @@ def compile_graph(builder: Builder, *, name: str | None = None) -> Compiled:
         placed = copy(spec)
         placed.runnable = _PlacedNode(inner, node)
         wrapped.nodes[node] = placed
-    return wrapped.compile(name=name)
+    compiled = wrapped.compile(name=name)
+    for node in wrapped.nodes:
+        pregel = compiled.nodes[node]
+        if pregel.flat_writers:
+            pregel.node = _Step(pregel.bound, pregel.flat_writers)
+    return compiled
 
 
 def _recompiled(graph: Compiled, node: str) -> Compiled:

@@ -30,7 +30,11 @@ __all__ = ["RunState", "answer", "backtrack", "explore", "route", "run_graph", "
 
 
 class RunState(TypedDict, total=False):
-    """The state of a run's graph. A graph of your own is read for ``answer`` at its end."""
+    """The state of a run's graph.
+
+    ``outcome`` is what the run comes to: answer, text, stop_reason, support, ask. A graph of your
+    own is read for ``answer`` and ``text`` at its end.
+    """
 
     policy: Policy
     search: Search
@@ -38,10 +42,7 @@ class RunState(TypedDict, total=False):
     candidate: Candidate | None
     verdict: Verdict | None
     rejected: bool
-    answer: str | None
-    text: str
-    stop_reason: str
-    support: JSONObject
+    outcome: JSONObject
 
 
 async def route(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -86,12 +87,14 @@ async def answer(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
     if candidate is None:
         candidate = await _last_answer(state, runtime.context)
     reason = "rejected" if state["rejected"] and pick.stop_reason == "all_samples" else None
-    return {
+    outcome = {
         "answer": candidate.answer if candidate else None,
         "text": candidate.text if candidate else "",
         "stop_reason": reason or pick.stop_reason,
         "support": pick.support,
+        "ask": pick.ask,
     }
+    return {"outcome": outcome}
 
 
 async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:

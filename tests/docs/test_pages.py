@@ -81,8 +81,9 @@ def test_every_command_is_on_the_page() -> None:
 
 
 def test_picture_is_the_graphs_own() -> None:
-    shown = blocks(ROOT / "README.md", "mermaid")
-    assert shown == [Workflow().graph.get_graph().draw_mermaid()]
+    drawn = Workflow().graph.get_graph().draw_mermaid()
+    [shown] = blocks(ROOT / "README.md", "mermaid")
+    assert sorted(shown.splitlines()) == sorted(drawn.splitlines())
 
 
 @pytest.mark.parametrize("name", ["puzzles", "graph"])
