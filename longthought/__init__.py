@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if Path(__file__).with_name("orchestrator").is_file():
+    raise ImportError(
+        f"{Path(__file__).parent} was cloned without links, so its folders are missing. "
+        "Write: git config core.symlinks true && git checkout -- longthought"
+    )
 
 if TYPE_CHECKING:
     from longthought import errors, tools, types, verifiers

@@ -99,7 +99,7 @@ class EffectStarted(_Event):
 
 
 class EffectToppedUp(_Event):
-    """More was reserved for a model call in flight, committed before it may be used."""
+    """A reservation changed: more, committed before it may be used, or a try was given back."""
 
     type: Literal["effect_topped_up"]
     reserved: JSONObject
