@@ -14,7 +14,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FOLDERS := budgets orchestrator storage tools verifiers
-BENCHMARKS = $(basename $(notdir $(shell grep -l '^def main' benchmarks/*.py)))
+BENCHMARKS = $(basename $(notdir $(shell grep -l '^from benchmarks.results import' benchmarks/*.py)))
 
 help:
 	@echo 'make demo      set up, solve held-out puzzles, show, replay and audit a trace'

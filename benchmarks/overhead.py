@@ -161,7 +161,7 @@ async def ratio(
     """Calls per model step: the bare client's, and ours."""
     modes = f"t{turns},w{words}" if words else f"t{turns}"
     by_hand, by_us = await profile(server, modes, stream=stream, times=times)
-    assert by_us is not None  # noqa: S101
+    assert by_us is not None
     steps = times * (turns + 1)
     return total(by_hand) / steps, total(by_us) / steps
 

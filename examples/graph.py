@@ -1,6 +1,6 @@
 """A graph of your own: two strategies one after the other, the cheap one first. Runs offline.
 
-    python examples/graph.py
+python examples/graph.py
 """
 
 import asyncio

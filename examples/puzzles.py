@@ -1,6 +1,6 @@
 """Solve a few puzzles and print what each answer rests on. Runs offline.
 
-    python examples/puzzles.py
+python examples/puzzles.py
 """
 
 import asyncio

@@ -224,7 +224,9 @@ class Context:
 
     def new_search(self, policy: Policy) -> Search:
         """A search whose place is here; it can be gone on with from other nodes."""
-        path = f"{current_frame().path}/search"
+        frame = current_frame()
+        frame.claim()
+        path = f"{frame.path}/search"
         number = self.session.places.number(path)
         place = f"{path}{number}" if number else path
         return Search(self.session, policy, self._run_branch, place)

@@ -56,17 +56,25 @@ class Frame:
         self.active: set[Frame] = set()
         self._idle: asyncio.Event | None = None
 
-    def next_key(self, kind: str) -> str:
-        """The key of the next effect here.
+    def claim(self) -> None:
+        """Make the running task the one this place belongs to.
 
         Raises:
-            UnlabelledConcurrency: another task has recorded effects at this place.
+            UnlabelledConcurrency: it belongs to another one.
         """
         task = asyncio.current_task()
         if self.task is None:
             self.task = task
         elif self.task is not task:
             raise UnlabelledConcurrency(self.path)
+
+    def next_key(self, kind: str) -> str:
+        """The key of the next effect here.
+
+        Raises:
+            UnlabelledConcurrency: another task has recorded effects at this place.
+        """
+        self.claim()
         return f"{self.path}#{self.places.number(self.path)}:{kind}"
 
     def mark_key(self, kind: str, name: str) -> str:

@@ -95,11 +95,11 @@ class Search:
         with self.session.places.enter_at(self.place):
             try:
                 pick = await self._fed_by_recording() or await self._fed_live()
+                self.pick = pick
+                await self._cancel_rest()
             except BaseException:
                 await self._stop_all()
                 raise
-            self.pick = pick
-            await self._cancel_rest()
         return pick
 
     def reject(self, pick: Pick) -> None:
@@ -202,8 +202,8 @@ class Search:
             raise self._failure
         while self._inbox.outcomes:
             outcome = self._inbox.outcomes.popleft()
-            if outcome["status"] == "exhausted":
-                self._short = outcome.get("reason", "budget")
+            if outcome["status"] != "failed" and outcome.get("reason"):
+                self._short = outcome["reason"]
             self.policy.tell(self.state, outcome)
             pick = self.policy.done(self.state)
             if pick is not None:
@@ -286,10 +286,14 @@ class Search:
         except Suspended:
             how, branch.status = "parked", "parked"
         except asyncio.CancelledError:
-            if branch.status != "cancelling":
+            if branch.status == "cancelling":
+                how, branch.status = "cancelled", "cancelled"
+            elif branch.task.cancelling():
                 self._drop(branch)  # the process stops: the recording stays as it is
                 raise
-            how, branch.status = "cancelled", "cancelled"
+            else:
+                how, branch.status = "failed", "failed"
+                branch.reason = "CancelledError: something inside the branch was cancelled"
         except BudgetExhausted as error:
             how, branch.status, branch.reason = "failed", "exhausted", error.kind
         except (*FATAL, ControlFlow) as error:
@@ -300,7 +304,11 @@ class Search:
         except Exception as error:  # whatever goes wrong in one branch leaves its siblings alone
             how, branch.status = "failed", "failed"
             branch.reason = f"{type(error).__name__}: {error}"
-        self._ended(branch, how)
+        try:
+            self._ended(branch, how)
+        except Exception as error:
+            self._failure = error
+            self._inbox.arrived.set()
 
     def _ended(self, branch: Branch, how: str) -> None:
         """Decide, in one go, the branch's last results, its end and its tell."""
@@ -433,6 +441,7 @@ class Search:
             self._told_cancel = True
             self._fold("cancel", {"asks": rest})
             self.policy.tell(self.state, {"type": "cancelled", "asks": rest})
+            self._end_parked()
         for name, task in self._running.items():
             branch = self.branches[name]
             if self.session.mode == "live" and branch.place not in self.session.index.ends:
@@ -442,6 +451,15 @@ class Search:
             await asyncio.wait(list(self._running.values()))
         if self._failure is not None:
             raise self._failure
+
+    def _end_parked(self) -> None:
+        """End the branches that wait for a signal: nobody is to be asked for it any more."""
+        for name in sorted(self._parked):
+            place = self.branches[name].place
+            self.session.journal.stage("branch_ended", place, how="cancelled", told=False)
+            waits = self.session.waiting
+            waits[:] = [wait for wait in waits if not wait["key"].startswith(f"{place}/")]
+        self._parked.clear()
 
     async def _stop_all(self) -> None:
         tasks = list(self._running.values())

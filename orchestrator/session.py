@@ -7,6 +7,8 @@ attempt; in a replay it is the point where the recording was cut off, or a diver
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ from longthought.tools import Tool
 from longthought.types import JSON, Delta, JSONObject, Message, Model
 
 __all__ = ["MISSING", "Mode", "Session", "Watch"]
+
+_LOG = logging.getLogger("longthought")
 
 Mode = Literal["live", "replay"]
 MISSING: Final = object()
@@ -81,6 +85,8 @@ class Session:
     estimator: PromptEstimator = field(default_factory=PromptEstimator)
     counters: Counters = field(default_factory=Counters)
     waiting: list[JSONObject] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+    """Keys of the recorded effects that were asked for again."""
     used_signals: set[str] = field(default_factory=set)
     _slots: dict[str, Slot] = field(default_factory=dict)
     _prices: dict[str, Price | None] = field(default_factory=dict)
@@ -158,7 +164,8 @@ class Session:
         if event is not None:
             if event.body["request"] != self.address(request):
                 raise Diverged(key, self._difference(event, request, messages))
-            if event.body["status"] == "cancelled":
+            self.asked.add(key)
+            if event.body["status"] == "abandoned":
                 raise ReplayStopped(key)
             return event
         end = self.index.ends.get(frame.branch.place) if frame.branch else None
@@ -184,7 +191,13 @@ class Session:
         return self.recording.get(event.body["result"])
 
     async def until_live(self, frame: Frame) -> None:
-        """Wait until the recorded inputs are taken in, before a branch asks the outside world."""
+        """Wait until the recorded inputs are taken in, before a branch asks the outside world.
+
+        Raises:
+            asyncio.CancelledError: the branch was cancelled, and something in it went on.
+        """
+        if frame.branch is not None and frame.branch.status == "cancelling":
+            raise asyncio.CancelledError
         if frame.branch is not None and not frame.branch.live.is_set():
             await frame.branch.live.wait()
 
@@ -276,16 +289,20 @@ class Session:
         self._slots.clear()
 
     def show(self, event: JSONObject) -> None:
-        """Tell the watcher, if there is one."""
+        """Tell the watcher, if there is one. One that fails is told no more."""
         if self.watch is not None:
-            self.watch(event)
+            try:
+                self.watch(event)
+            except Exception:
+                self.watch = None
+                _LOG.exception("the watcher of run %s failed", self.recording.run_id)
 
     def deltas(self, branch: Branch | None) -> Callable[[Delta], None] | None:
         """Where the deltas of a model call go."""
         if self.watch is None:
             return None
-        watch, name = self.watch, branch.ask.id if branch else ""
-        return lambda delta: watch({"event": "delta", "branch": name, "text": delta.text})
+        name = branch.ask.id if branch else ""
+        return lambda delta: self.show({"event": "delta", "branch": name, "text": delta.text})
 
     @property
     def now(self) -> float:

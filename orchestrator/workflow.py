@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -110,7 +111,8 @@ class Workflow:
         )
         self.store = store
         self._prices = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
-        self._controller: Controller | None = None
+        self._controllers: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]
+        self._controllers = WeakKeyDictionary()
 
     @property
     def name(self) -> str:
@@ -296,12 +298,14 @@ class Workflow:
             admit(scope, model.name, model.capabilities, price)
 
     def _shared_controller(self) -> Controller:
-        """One controller for all runs of this workflow: they share the backends' slots."""
-        if self._controller is None:
-            self._controller = Controller()
+        """One controller for all runs of this workflow in a loop: they share its slots."""
+        loop = asyncio.get_running_loop()
+        controller = self._controllers.get(loop)
+        if controller is None:
+            controller = self._controllers[loop] = Controller()
             for model in self.definition.models:
-                self._controller.backend(model.name, model.slots)
-        return self._controller
+                controller.backend(model.name, model.slots)
+        return controller
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:

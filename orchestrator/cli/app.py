@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import typer
 
-from longthought.orchestrator.cli import (
-    audit,
-    demo,
-    doctor,
-    models,
-    replay,
-    runs,
-    show,
-    solve,
-    why,
-)
+from longthought.orchestrator.cli.audit import audit
+from longthought.orchestrator.cli.demo import demo
+from longthought.orchestrator.cli.doctor import doctor
+from longthought.orchestrator.cli.models import models
+from longthought.orchestrator.cli.replay import replay, resume
+from longthought.orchestrator.cli.runs import runs, signal
 from longthought.orchestrator.cli.settings import remember
+from longthought.orchestrator.cli.show import show
+from longthought.orchestrator.cli.solve import solve
+from longthought.orchestrator.cli.why import why
 
 __all__ = ["app"]
 
@@ -43,14 +41,14 @@ app = typer.Typer(
 )
 
 app.callback()(remember)
-app.command()(demo.demo)
-app.command()(solve.solve)
-app.command()(runs.runs)
-app.command()(show.show)
-app.command()(why.why)
-app.command()(replay.resume)
-app.command()(replay.replay)
-app.command()(audit.audit)
-app.command()(runs.signal)
-app.command()(models.models)
-app.command()(doctor.doctor)
+app.command()(demo)
+app.command()(solve)
+app.command()(runs)
+app.command()(show)
+app.command()(why)
+app.command()(resume)
+app.command()(replay)
+app.command()(audit)
+app.command()(signal)
+app.command()(models)
+app.command()(doctor)

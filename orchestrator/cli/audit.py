@@ -46,8 +46,8 @@ def audit(
 ) -> None:
     """Verify what is stored: the chain of every run, checkpoints, and whether runs replay.
 
-    Chain and replay are reported apart. Exits with 1 on any finding and names the event. Whoever can
-    write the database can rewrite it whole: only a checkpoint held elsewhere shows that.
+    Chain and replay are reported apart. Exits with 1 on any finding and names the event. Whoever
+    can write the database can rewrite it whole: only a checkpoint held elsewhere shows that.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def audit(
     with progress("reading the chain", quiet=as_json) as tell:
         told = asyncio.run(audited(settings, run, held, public_key, replay=replay, tell=tell))
     if write_checkpoint is not None:
-        told["written"] = asyncio.run(_write(settings, write_checkpoint))
+        told["written"] = _write(settings, write_checkpoint)
     if as_json:
         print_json(told)
     else:
@@ -185,9 +185,12 @@ def _held(path: Path | None) -> JSONObject | None:
     return held
 
 
-async def _write(settings: Settings, path: Path) -> JSONObject:
-    async with settings.store() as store:
-        signed = await store.checkpoint()
+def _write(settings: Settings, path: Path) -> JSONObject:
+    async def sign() -> JSONObject:
+        async with settings.store() as store:
+            return await store.checkpoint()
+
+    signed = asyncio.run(sign())
     try:
         path.write_text(json.dumps(signed, indent=1) + "\n", encoding="utf-8")
     except OSError as error:

@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longthought.orchestrator.cli.audit import audited
 from longthought.orchestrator.cli.failures import reported
+from longthought.orchestrator.cli.options import workflow_from_options
 from longthought.orchestrator.cli.output import count, mark, print_json, progress
+from longthought.orchestrator.cli.replay import replayed
 from longthought.orchestrator.cli.settings import Settings, settings_of
+from longthought.orchestrator.cli.show import print_tree
 from longthought.types import JSONObject
 
 if TYPE_CHECKING:
-    from longthought import Result, Workflow
+    from longthought import Result
     from longthought.orchestrator.models.embedded import EmbeddedModel, Puzzle
     from longthought.orchestrator.traces import RunTree
     from longthought.storage import Store
@@ -32,17 +36,19 @@ _SHOWN_BRANCHES = (4, 9)
 """How long the trace that is shown should be."""
 
 _INTRODUCTION = """\
-{puzzles} puzzles such as "{example}": use every number once, reach the target. None of them was
-trained on. The model is a transformer of {parameters:,} parameters in this package, run with
-numpy on this machine; every call, verdict and choice is recorded in {place}.
+{puzzles} puzzles such as "{example}": use every number once, reach the target.
+None of them was trained on. The model is a transformer of {parameters:,} parameters
+in this package, run with numpy on this machine. Every call, verdict and choice
+is recorded in {place}.
 """
 _NOTES = """\
-Read this with care. A brute-force program solves all of these puzzles in no time, and luck goes far:
-that is why random legal play stands above the model. What the table shows is how sampling, voting,
-verifying and going back spend tokens and what they bring. The verifier checks arithmetic exactly; it
-does not know any solution. {puzzles} puzzles leave a standard error of up to {error:.0f} points.
-Every step of backtracking sends its thought again, so its tokens are mostly prompt, most of it read
-from the model's cache.
+Read this with care. A brute-force program solves all of these puzzles in no
+time, and luck goes far: that is why random legal play stands above the model.
+The table shows what sampling, voting, verifying and going back cost and bring.
+The verifier checks arithmetic exactly; it does not know any solution. Over
+{puzzles} puzzles the standard error is up to {error:.0f} points. Tokens are means per puzzle,
+prompt and output. Each step of backtracking sends its thought again, so its
+tokens are mostly prompt, most of it read from the model's cache.
 """
 
 
@@ -115,7 +121,7 @@ async def _demo(settings: Settings, puzzles: int, seed: int, quiet: bool) -> JSO
             )
         )
         async with settings.store() as store:
-            rows, shown = await _measure(Ways(model, store), drawn, seed, say, quiet)
+            rows, shown = await _measure(Ways(model, store, settings), drawn, seed, say, quiet)
     finally:
         await model.aclose()
     error = 100 * math.sqrt(0.25 / puzzles)
@@ -136,42 +142,31 @@ async def _demo(settings: Settings, puzzles: int, seed: int, quiet: bool) -> JSO
 
 
 class Ways:
-    """The ways of solving, each a workflow on one model and one store."""
+    """The ways of solving, each a workflow on one model and one store.
 
-    def __init__(self, model: EmbeddedModel, store: Store) -> None:
-        from longthought import answers, strategies, verifiers
+    They are made from options as ``solve`` keeps them, so that ``replay`` and ``audit`` find them.
+    """
 
-        verifier = verifiers.puzzle(integers=True)
-        # the model writes BACK where it gives up an attempt; here the search goes back for it
-        backtrack = strategies.backtrack(width=2, depth=8, restarts=7, steps=64, stop=(";", "BACK"))
-        plans: list[tuple[str, Any, Any]] = [
-            ("greedy, one answer", strategies.single(temperature=0.0), None),
-            ("one sample", strategies.single(), None),
-            (f"majority of {_SAMPLES}", strategies.sample(_SAMPLES), None),
-            (f"best of {_SAMPLES}, verified", strategies.best_of(_SAMPLES), verifier),
-            ("backtracking, verified", backtrack, verifier),
-        ]
-        self.answer = answers.puzzle()
-        self.workflows: dict[str, Workflow] = {
-            name: self._workflow(name, model, store, strategy, verifier)
-            for name, strategy, verifier in plans
+    def __init__(self, model: EmbeddedModel, store: Store, settings: Settings) -> None:
+        from longthought import answers
+
+        n = _SAMPLES
+        plans: dict[str, JSONObject] = {
+            "greedy, one answer": {"strategy": "single", "temperature": 0.0},
+            "one sample": {"strategy": "single"},
+            f"majority of {n}": {"strategy": "majority", "n": n},
+            f"best of {n}, verified": {"strategy": "best-of", "n": n, "verifier": "puzzle"},
+            "backtracking, verified": {"strategy": "backtrack", "n": n, "verifier": "puzzle"},
         }
-
-    def _workflow(
-        self, name: str, model: EmbeddedModel, store: Store, strategy: Any, verifier: Any
-    ) -> Workflow:
-        from longthought import Workflow
-
-        short = name.partition(",")[0].replace(" ", "-")
-        return Workflow(
-            f"demo-{short}",
-            model=model,
-            answer=self.answer,
-            verifier=verifier,
-            strategy=strategy,
-            store=store,
-            source=f"longthought.orchestrator.cli.demo:{short}",
-        )
+        common = {"cli": 1, "model": model.name, "answer": "puzzle", "verifier": "none"}
+        self.options = {
+            name: {**common, "name": _short(name), **plan} for name, plan in plans.items()
+        }
+        self.workflows = {
+            name: workflow_from_options(options, settings, store, model=model)
+            for name, options in self.options.items()
+        }
+        self.answer = answers.puzzle()
 
     async def solve(
         self, name: str, puzzles: Sequence[Puzzle], seed: int, done: Callable[[], None]
@@ -183,7 +178,9 @@ class Ways:
             async with free:
                 # far apart: the samples of two puzzles must not be drawn from equal seeds
                 own = (seed * len(puzzles) + place) * 1000
-                result = await self.workflows[name].run(str(puzzle), seed=own)
+                result = await self.workflows[name].run(
+                    str(puzzle), seed=own, options=self.options[name]
+                )
             done()
             return result
 
@@ -272,27 +269,15 @@ async def _inspect(
     settings: Settings, run: str, say: Callable[[str], None], quiet: bool
 ) -> JSONObject:
     """Show one trace, replay it from its record alone, audit everything."""
-    from longthought.errors import Diverged
-    from longthought.orchestrator.cli.audit import audited
-    from longthought.orchestrator.cli.show import print_tree
-    from longthought.orchestrator.models.embedded import EmbeddedModel
     from longthought.orchestrator.traces import run_tree
 
     async with settings.store() as store:
         tree: RunTree = run_tree(await store.read(run))
-        if not quiet:
-            print_tree(tree)
-        model = EmbeddedModel()
-        workflow = Ways(model, store).workflows["backtracking, verified"]
-        diverged: JSONObject | None = None
-        calls = effects = 0
-        try:
-            again = await workflow.replay(run)
-            calls, effects = again.model_calls + again.tool_calls, again.effects
-        except Diverged as error:
-            diverged = {"key": error.key, "difference": error.difference}
-        finally:
-            await model.aclose()
+    if not quiet:
+        print_tree(tree)
+    told = await replayed(settings, run)
+    calls = told["model_calls"] + told["tool_calls"]
+    effects, diverged = told["effects"], told["diverged"]
     with progress("auditing", quiet=quiet):
         audit = await audited(settings, replay=False)
     chain = audit["chain"]
@@ -303,6 +288,10 @@ async def _inspect(
     read = f"{count(chain['runs'], 'run')}, {count(chain['events'], 'event')}"
     say(f"audit  {sign} {read}, {count(len(chain['findings']), 'finding')}")
     return {"replay": replay, "audit": {"ok": audit["ok"], **chain}}
+
+
+def _short(name: str) -> str:
+    return "demo-" + name.partition(",")[0].replace(" ", "-")
 
 
 def _own_folder(settings: Settings) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from longthought.orchestrator.strategies import Policy, Stopper
     from longthought.storage import Store
     from longthought.tools import Tool
-    from longthought.types import Sampling, Verifier
+    from longthought.types import Model, Sampling, Verifier
     from longthought.verifiers import AnswerKind
 
 __all__ = [
@@ -41,7 +41,7 @@ VERIFIERS = ("puzzle", "number", "exact", "none")
 ANSWERS = "number, exact, choice:A,B,C, puzzle or text"
 
 _DEFAULT_SAMPLES = 16
-_DEFAULT_ATTEMPTS = 8  # of a backtracking search, from the question on
+_DEFAULT_ATTEMPTS = 16  # of a backtracking search, from the question on
 _EMBEDDED = "embedded"
 _FORMAT = 1
 
@@ -60,6 +60,8 @@ def definition_options(question: str, given: Mapping[str, Any], settings: Settin
 
     model = chosen("model") or _EMBEDDED
     puzzle = _is_embedded(model) and _is_puzzle(question)
+    if _is_embedded(model) and given.get("base_url"):
+        raise InvalidInput("base-url", f"{model} has no server", "Give --model openai/NAME too")
     strategy = chosen("strategy") or ("best-of" if puzzle else "single")
     if strategy not in STRATEGIES:
         raise InvalidInput("strategy", f"there is no {strategy!r}", f"Use {', '.join(STRATEGIES)}")
@@ -89,9 +91,13 @@ def definition_options(question: str, given: Mapping[str, Any], settings: Settin
 
 
 def workflow_from_options(
-    options: JSONObject, settings: Settings, store: Store | None = None
+    options: JSONObject,
+    settings: Settings,
+    store: Store | None = None,
+    *,
+    model: Model | None = None,
 ) -> Workflow:
-    """The workflow that these options describe.
+    """The workflow that these options describe; ``model`` is one that was made before.
 
     Raises:
         InvalidInput: an option has no such value; names it.
@@ -101,8 +107,8 @@ def workflow_from_options(
     if options.get("cli") != _FORMAT:
         raise InvalidInput("options", "are of a later version", "Upgrade longthought")
     return Workflow(
-        f"solve-{options['strategy']}",
-        model=options["model"],
+        options.get("name") or f"solve-{options['strategy']}",
+        model=model or options["model"],
         strategy=_strategy(options),
         answer=_answer(options["answer"]),
         verifier=_verifier(options["verifier"]),

@@ -19,7 +19,7 @@ from longthought.types import JSONObject
 if TYPE_CHECKING:
     from longthought import Budget, Result
 
-__all__ = ["replay", "resume"]
+__all__ = ["replay", "replayed", "resume"]
 
 _DECISIONS = ("done", "again")
 
@@ -50,8 +50,8 @@ def resume(
 ) -> None:
     """Go on with a run that crashed, was interrupted, waits, or needs attention.
 
-    What is recorded is not done again. A run that has ended is replayed, which costs nothing. Limits
-    given here replace the run's own; they can only be raised.
+    What is recorded is not done again. A run that has ended is replayed, which costs nothing.
+    Limits given here replace the run's own; they can only be raised.
 
     \b
     Examples:

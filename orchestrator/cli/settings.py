@@ -77,7 +77,10 @@ class Settings:
         fields: dict[str, Any] = self.config.backend_for(model)
         if base_url is not None:
             fields["base_url"] = base_url
-        frozen = {k: MappingProxyType(v) if isinstance(v, dict) else v for k, v in fields.items()}
+        frozen: dict[str, Any] = {
+            name: MappingProxyType(value) if isinstance(value, dict) else value
+            for name, value in fields.items()
+        }
         return BackendSettings(**frozen)
 
 

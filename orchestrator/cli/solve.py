@@ -29,7 +29,6 @@ from longthought.types import JSONObject
 if TYPE_CHECKING:
     from longthought import Result, Workflow
     from longthought.budgets import Budget
-    from longthought.storage import Store
 
 __all__ = ["exit_code", "interrupted", "print_result", "solve"]
 
@@ -181,7 +180,7 @@ def print_result(result: Result) -> None:
 
 
 def exit_code(result: Result) -> int:
-    """0 with an answer, also a best one so far, and while parked; 1 without, or if it was rejected."""
+    """0 with an answer, also a best one so far, and while parked; else, or if rejected, 1."""
     answered = result.status in ("completed", "incomplete") and result.answer is not None
     rejected = result.stop_reason == "rejected"
     return 0 if (answered and not rejected) or result.status == "parked" else 1

@@ -29,7 +29,6 @@ from longthought.storage import Event
 from longthought.types import (
     JSON,
     UNBOUNDED_TOKENS,
-    Capabilities,
     Delta,
     JSONObject,
     Message,
@@ -220,11 +219,14 @@ class _LiveCall:
             session.counters.model_calls += 1
             with session.clocks.running("model"):
                 return await self.model.generate(self.request, self.grant, self._emitter())
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if not _being_cancelled():
+                self._end(release=False)
+                raise BackendError("something inside the adapter was cancelled") from error
             self._cancelled()
             raise
         except BackendError as error:
-            self._end(release=not error.sent or error.status is not None)
+            self._end(release=not error.sent, refused=error.status is not None)
             raise
         except InvalidInput:
             self._end(release=True)
@@ -334,19 +336,28 @@ class _LiveCall:
     def _held(self) -> Amount:
         return self.reservation.amount if self.reservation is not None else Amount()
 
-    def _end(self, *, release: bool) -> None:
-        """Settle a try that brought nothing: free if it never left, else at its reservation."""
+    def _end(self, *, release: bool, refused: bool = False) -> None:
+        """Settle a try that brought nothing.
+
+        It is free if it never left, a call without tokens if the server turned it down, and else
+        costs what was reserved for it.
+        """
         if self.reservation is None or self.reservation.closed:
             return
         if release:
             self._give_back()
             self.reservation.release()
+        elif refused:
+            call = Amount(model_calls=1)
+            self.lost = self.lost + call
+            self._give_back()
+            self.reservation.settle(call)
         else:
             self.lost = self.lost + self._held()
             self.reservation.forfeit()
 
     def _give_back(self) -> None:
-        """Put on record that the last try cost nothing, before others can use what it held."""
+        """Put on record what the tries so far have cost, before others use what this one held."""
         if not self.dispatched:
             return
         self.dispatched = False
@@ -365,7 +376,7 @@ class _LiveCall:
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
-            self._finish("cancelled", {"output_tokens": self.emitted})
+            self._finish("abandoned", {"output_tokens": self.emitted})
 
     def _finish_failed(self, error: BackendError) -> None:
         fields: JSONObject = {"error": str(error)}
@@ -437,6 +448,7 @@ def _budget_fields(error: BudgetExhausted) -> JSONObject:
     }
 
 
-def supports(capabilities: Capabilities, call: ModelCall) -> bool:
-    """Whether a backend can continue an unfinished message, if the call needs it."""
-    return capabilities.continues or not call.continue_last
+def _being_cancelled() -> bool:
+    """Whether this task was asked to stop; if not, a CancelledError came from something inside."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -50,14 +50,17 @@ async def patched(session: Session, name: str) -> bool:
     return True
 
 
-async def suspend(session: Session, name: str, ask: JSON = None) -> JSON:
+async def suspend(session: Session, name: str, ask: JSON = None, *, key: str | None = None) -> JSON:
     """Wait for a signal; the run parks, without a task or memory, until it comes.
+
+    ``key`` is given for a wait inside another effect: it must not take a number of its own, since a
+    replay that is handed the outer effect does not wait again.
 
     Raises:
         Suspended: the signal is not there yet.
     """
     frame = current_frame()
-    key = frame.next_key("signal")
+    key = key or frame.next_key("signal")
     form: JSONObject = {"signal": name, "ask": ask}
     event = session.recorded(key, form, frame)
     if event is not MISSING:

@@ -154,7 +154,8 @@ class _LiveToolCall:
             return True
         ask = {"tool": tool.spec.name, "arguments": call.arguments}
         with self.session.clocks.running("approval"):
-            answer = await suspend(self.session, f"approve:{tool.spec.name}", ask)
+            name, key = f"approve:{tool.spec.name}", f"{self.key}!approval:signal"
+            answer = await suspend(self.session, name, ask, key=key)
         return answer is True or answer == "yes"
 
     def _approved_before(self, tool: Tool) -> bool:
@@ -173,7 +174,7 @@ class _LiveToolCall:
         known = tool.spec.effect in ("pure", "read")
         text = "The call was cancelled."
         result = ToolResult("cancelled" if known else "unknown_outcome", text)
-        self._finish(result, status="cancelled")
+        self._finish(result, status="abandoned")
 
     def _finish(
         self, result: ToolResult, overrun: Amount | None = None, *, status: str | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from longthought.errors import InvalidInput
+from longthought.errors import BudgetExhausted, InvalidInput
+from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.effects.model_calls import ModelCall, call_model
 from longthought.orchestrator.effects.tool_calls import call_tool
 from longthought.orchestrator.places import current_frame
@@ -66,14 +67,24 @@ async def judge_candidate(
         result = session.result_of(event)
         if branch is not None:
             branch.tokens += result.get("judging_tokens", 0)
+        _cut_short(branch, result.get("limit"))
         return Verdict.from_json(result)
     await session.until_live(frame)
+    short: str | None = None
     queued, before = session.now, branch.tokens if branch is not None else 0
     session.counters.verifier_calls += 1
     with session.clocks.running("verify"), frame.places.enter(key.rpartition("#")[2]):
-        verdict = await judge(verifier, candidate, _Judging(session))
+        try:
+            verdict = await judge(verifier, candidate, _Judging(session))
+        except BudgetExhausted as error:
+            # the candidate is there and paid for; it only stays unjudged
+            short = error.kind
+            verdict = Verdict(0.5, None, f"not judged: {error}")
     clock = [round(at, 4) for at in (queued, queued, session.now)]
     result = verdict.to_json()
+    if short is not None:
+        result["limit"] = short
+        _cut_short(branch, short)
     if branch is not None and branch.tokens > before:
         # a replay does not judge again, and has to come to the same count
         result["judging_tokens"] = branch.tokens - before
@@ -81,6 +92,12 @@ async def judge_candidate(
     if not defer:
         await session.commit(frame)
     return verdict
+
+
+def _cut_short(branch: Branch | None, limit: str | None) -> None:
+    """Let the search know that a limit left the candidate unjudged."""
+    if branch is not None and limit is not None:
+        branch.reason = limit
 
 
 def _model_named(session: Session, name: str | None) -> Model:

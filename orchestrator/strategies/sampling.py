@@ -117,8 +117,8 @@ class Sample:
 
 
 def _limit_hit(state: State) -> str | None:
-    """The limit that cut a sample short, if one was."""
-    cut = [o["reason"] or "budget" for o in state["told"] if o["status"] == "exhausted"]
+    """The limit that cut a sample short, or left it unjudged, if one did."""
+    cut = [o["reason"] for o in state["told"] if o["status"] != "failed" and o["reason"]]
     return cut[0] if cut else None
 
 

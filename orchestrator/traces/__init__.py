@@ -1,7 +1,7 @@
 """Reading traces: what happened as a tree, and what the answer rests on. Nothing here runs."""
 
-from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
 from longthought.orchestrator.traces.steps import Step
+from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
 from longthought.orchestrator.traces.why import Explanation, explain
 
 __all__ = [

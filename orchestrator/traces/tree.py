@@ -191,8 +191,10 @@ def _hang_steps(recording: Recording, tree: RunTree, branches: dict[str, BranchN
 
 def _end(recording: Recording, tree: RunTree) -> JSONObject:
     """How the last attempt ended; {} while it has no end."""
-    ended = recording.ended()
+    ended = _last_end(recording)
     if ended is None:
+        # what was deleted can no longer be gone on with
+        tree.status = "failed" if tree.deleted else tree.status
         return {}
     tree.status, tree.stop_reason = ended.body["status"], ended.body["stop_reason"]
     tree.waiting = list(ended.body.get("waiting", ()))
@@ -205,6 +207,16 @@ def _end(recording: Recording, tree: RunTree) -> JSONObject:
     tree.answer, tree.text = outcome.get("answer"), outcome.get("text") or ""
     tree.support, tree.error = outcome.get("support") or {}, outcome.get("error") or ""
     return outcome
+
+
+def _last_end(recording: Recording) -> Event | None:
+    """The end of the last attempt; a tombstone or a signal may stand after it."""
+    for event in reversed(recording.events):
+        if event.type == "run_ended":
+            return event
+        if event.type == "attempt_started":
+            return None
+    return None
 
 
 def _judge(search: SearchNode, picked: str | None, ended: bool) -> None:

@@ -7,7 +7,7 @@ cannot be followed; where leaving one out would have done that, the explanation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from longthought.errors import InvalidInput
@@ -19,7 +19,11 @@ from longthought.types import JSONObject
 
 __all__ = ["Explanation", "explain"]
 
-_SELECTORS = {"majority": majority, "weighted": weighted, "best": best}
+_SELECTORS: dict[str, Callable[[], Selector]] = {
+    "majority": majority,
+    "weighted": weighted,
+    "best": best,
+}
 
 
 @dataclass(slots=True)

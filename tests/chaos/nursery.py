@@ -9,7 +9,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.chaos.worker import Job
 
@@ -25,7 +25,7 @@ class Nursery:
         self.pid: int | None = None
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> Nursery:
+    async def __aenter__(self) -> Self:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,

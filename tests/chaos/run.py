@@ -70,12 +70,14 @@ class Chaos:
         self.totals = Totals()
         self._references: dict[tuple[str, bool], tuple[Ending, int]] = {}
 
-    async def run(self, kills: int) -> Totals:
-        """Cases until so many workers were killed."""
+    async def run(self, kills: int, only: int | None = None) -> Totals:
+        """Cases until so many workers were killed, or a single case."""
         begin = time.perf_counter()
         async with self.world, self.nursery, Store(self.url, directory=self.directory) as store:
+            if only is not None:
+                await self._case(store, only)
             case = 0
-            while self.totals.kills < kills:
+            while only is None and self.totals.kills < kills:
                 await self._case(store, case)
                 case += 1
         self.totals.seconds = time.perf_counter() - begin
@@ -104,7 +106,7 @@ class Chaos:
         if not problems:
             problems = await check_end(store, job.run, self.world.tally, ending)
         if problems:
-            again = f"--seed {self.seed} (case {number}, {question}, idempotent={idempotent})"
+            again = f"--seed {self.seed} --case {number} ({question}, idempotent={idempotent})"
             self.totals.failures.append(f"{again}: " + "; ".join(problems))
 
     async def _drive(
@@ -220,11 +222,11 @@ async def fresh_url(kind: str, directory: Path) -> AsyncIterator[str]:
             await connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def chaos(kind: str, kills: int, seed: int) -> Totals:
+async def chaos(kind: str, kills: int, seed: int, only: int | None = None) -> Totals:
     """A series on a fresh store."""
     with tempfile.TemporaryDirectory() as directory:
         async with fresh_url(kind, Path(directory)) as url:
-            return await Chaos(url, Path(directory), seed).run(kills)
+            return await Chaos(url, Path(directory), seed).run(kills, only)
 
 
 def main() -> int:
@@ -233,10 +235,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="on each store")
     parser.add_argument("--store", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=int, help="one case alone, as a failure names it")
     options = parser.parse_args()
     failed = False
     for kind in ("sqlite", "postgres") if options.store == "both" else (options.store,):
-        totals = asyncio.run(chaos(kind, options.kills, options.seed))
+        totals = asyncio.run(chaos(kind, options.kills, options.seed, options.case))
         print(f"{kind}: {totals}", flush=True)
         for failure in totals.failures:
             print(f"  {failure[:3000]}", flush=True)

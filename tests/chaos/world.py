@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["World", "tell"]
 
@@ -67,7 +67,7 @@ class World:
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
         return self
 

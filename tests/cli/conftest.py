@@ -22,9 +22,9 @@ class Cli:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def __call__(self, *arguments: str, input: str | None = None, **env: str) -> Any:
+    def __call__(self, *arguments: str, typed: str | None = None, **env: str) -> Any:
         return CliRunner().invoke(
-            app, list(arguments), input=input, env=env or None, prog_name="longthought"
+            app, list(arguments), input=typed, env=env or None, prog_name="longthought"
         )
 
     def json(self, *arguments: str, code: int = 0) -> Any:

@@ -33,7 +33,7 @@ def test_json_holds_at_least_what_is_promised(cli: Cli) -> None:
 
 
 def test_the_question_may_come_from_standard_input(cli: Cli) -> None:
-    result = cli("solve", "-", "--json", input=f"{PUZZLE}\n")
+    result = cli("solve", "-", "--json", typed=f"{PUZZLE}\n")
     assert json.loads(result.stdout)["status"] == "completed"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -28,7 +29,7 @@ for found in pkgutil.walk_packages(longthought.__path__, "longthought."):
     except Exception as error:
         failed.append(f"{found.name}: {error!r}")
 print(len([name for name in sys.modules if name.startswith("longthought.")]))
-sys.exit("\\n".join(failed))
+sys.exit("\\n".join(failed) or 0)
 """
 
 SCRIPT = """
@@ -61,16 +62,17 @@ def run(*command: object, cwd: Path, **env: str) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    build = ROOT / "build"
-    had_build = build.exists()
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", out, ROOT, cwd=out)
-    assert had_build or not (build / "lib" / "tests").exists()
+    source = tmp_path_factory.mktemp("clone") / "longthought"
+    # a build inside the clone would leave files there, which end up in the next wheel
+    unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=unwanted)
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", out, source, cwd=out)
     [found] = out.glob("longthought-*.whl")
     return found
 
 
 @pytest.fixture(scope="module")
-def bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of a fresh environment with the wheel and the exact versions in it."""
     home = tmp_path_factory.mktemp("fresh") / "env"
     venv.create(home, with_pip=True)
@@ -96,28 +98,30 @@ def test_the_wheel_holds_the_folders_and_their_data(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"longthought"}
 
 
-def test_every_module_imports(bin: Path, tmp_path: Path) -> None:
-    assert int(run(bin / "python", "-c", IMPORT_ALL, cwd=tmp_path)) > 60
+def test_every_module_imports(programs: Path, tmp_path: Path) -> None:
+    assert int(run(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path)) > 60
 
 
-def test_a_script_may_have_modules_of_the_same_names_beside_it(bin: Path, tmp_path: Path) -> None:
+def test_a_script_may_have_modules_of_the_same_names_beside_it(
+    programs: Path, tmp_path: Path
+) -> None:
     for number, name in enumerate(("tools", "storage", "verifiers"), 1):
         (tmp_path / f"{name}.py").write_text(f"mine = {number}\n")
     (tmp_path / "script.py").write_text(SCRIPT)
     data = str(tmp_path / "data")
-    said = run(bin / "python", "script.py", cwd=tmp_path, LONGTHOUGHT_DATA_DIR=data)
+    said = run(programs / "python", "script.py", cwd=tmp_path, LONGTHOUGHT_DATA_DIR=data)
     assert said.strip() in ("completed", "incomplete")
 
 
-def test_the_program_solves_outside_the_clone(bin: Path, tmp_path: Path) -> None:
+def test_the_program_solves_outside_the_clone(programs: Path, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     said = run(
-        *(bin / "longthought", "solve", "4 7 8 8 -> 24", "--json"),
+        *(programs / "longthought", "solve", "4 7 8 8 -> 24", "--json"),
         cwd=tmp_path,
         LONGTHOUGHT_DATA_DIR=data,
     )
     assert json.loads(said)["status"] == "completed"
-    run(bin / "longthought", "doctor", cwd=tmp_path, LONGTHOUGHT_DATA_DIR=data)
+    run(programs / "longthought", "doctor", cwd=tmp_path, LONGTHOUGHT_DATA_DIR=data)
 
 
 def test_a_clone_without_links_says_what_to_do(tmp_path: Path) -> None:

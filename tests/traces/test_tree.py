@@ -12,7 +12,7 @@ from longthought.storage import Recording
 from longthought.types import ModelRequest
 
 PUZZLE = "4 7 8 8 -> 24"
-GOOD = "8 / 8 = 1; 7 - 1 = 6; 6 * 4 = 24. DONE"
+GOOD = "8 / 8 = 1 [1 4 7 left]; 7 - 1 = 6 [4 6 left]; 6 * 4 = 24. DONE"
 
 
 def by_seed(*texts: str) -> ScriptedModel:

@@ -10,8 +10,10 @@ from longthought.orchestrator.strategies import Policy
 from longthought.orchestrator.traces import Explanation, explain
 from tests.traces.test_tree import GOOD, PUZZLE, by_seed
 
+BAD = "7 + 8 = 16 [4 8 16 left]; 16 + 8 = 24"
 
-async def voted(store: Store, *said: int, **more: object) -> Explanation:
+
+async def voted(store: Store, *said: int) -> Explanation:
     workflow = Workflow(
         "t",
         model=by_seed(*(f"The answer is {number}." for number in said)),
@@ -64,7 +66,7 @@ async def test_a_verified_pick_rests_on_its_thought_and_its_verdict(sqlite_store
     assert (told.basis, told.picked, told.decisive) == ("verified", "s1", ["s1"])
     assert [effect["kind"] for effect in told.rests_on] == ["model", "verify"]
     assert told.verdict["passed"] is True
-    assert told.indifferent == [{"branch": "s0", "why": "dead end", "answer": None}]
+    assert told.indifferent == [{"branch": "s0", "why": "dead end", "answer": "7 + 8"}]
     assert "asked for more samples" in told.notes[0]
 
 
@@ -75,7 +77,7 @@ async def test_two_that_passed_with_one_answer_carry_each_other(sqlite_store: St
 
 
 async def test_a_chain_names_every_step(sqlite_store: Store) -> None:
-    told = await solved(sqlite_store, strategies.backtrack(stop=";"), "7 + 8 = 16", GOOD, GOOD, GOOD)
+    told = await solved(sqlite_store, strategies.backtrack(stop=";"), BAD, GOOD, GOOD, GOOD)
     assert told.basis == "chain"
     assert told.decisive[0] == "r0.1"
     assert len(told.rests_on) == 2 * len(told.decisive)
