@@ -132,7 +132,7 @@ class Context:
         return await call_model(self.session, call)
 
     async def tool(
-        self, name: str, arguments: Mapping[str, JSON] | None = None, **more: JSON
+        self, name: str, arguments: Mapping[str, JSON] | None = None, /, **more: JSON
     ) -> ToolResult:
         """Call a tool of the workflow. Whatever happens is in the result's ``status``."""
         return await call_tool(self.session, name, {**(arguments or {}), **more})

@@ -19,6 +19,8 @@ class Recorded:
     open: dict[str, dict[int, Amount]] = field(default_factory=dict)
     """Effects that were started and have no known end: for each attempt at the run that started
     one, what was reserved for it last."""
+    tries: dict[str, int] = field(default_factory=dict)
+    """The number of the last try of each effect."""
     started: dict[str, int] = field(default_factory=dict)
     """The number of the event that last started each effect in ``open``."""
     ends: dict[str, Event] = field(default_factory=dict)
@@ -28,6 +30,8 @@ class Recorded:
     signals: list[Event] = field(default_factory=list)
     raised: JSONObject | None = None
     """The limits that were last put in force instead of the manifest's."""
+    raised_at: int = 0
+    """The number of the event that put them in force."""
     charged: Amount = field(default_factory=Amount)
     """Everything spent so far; open effects at their reservation."""
     intervals: list[dict[str, list[list[float]]]] = field(default_factory=list)
@@ -58,6 +62,7 @@ class Recorded:
                 reserved = Amount.from_json(body.get("reserved"))
                 self.open.setdefault(event.key, {})[self._attempt] = reserved
                 self.started[event.key] = event.seq
+                self.tries[event.key] = body.get("attempt", self.tries.get(event.key, 1))
             case "effect_finished":
                 self._finish(event)
             case "branch_ended":
@@ -65,7 +70,7 @@ class Recorded:
             case "fold":
                 self.folds.setdefault(event.key, []).append(event)
                 if body["input"] == "limit_raised":
-                    self.raised = body["data"]["budget"]
+                    self.raised, self.raised_at = body["data"]["budget"], event.seq
             case "signal":
                 self.signals.append(event)
             case "payload_deleted" | "run_started" | "run_ended" | _:
@@ -77,6 +82,7 @@ class Recorded:
     def _finish(self, event: Event) -> None:
         body = event.body
         self.finished[event.key] = event
+        self.tries[event.key] = max(self.tries.get(event.key, 1), body.get("attempt", 1))
         tries = self.open.pop(event.key, {})
         self.started.pop(event.key, None)
         # this attempt's try is settled; tries of earlier attempts had no end and stay charged

@@ -204,6 +204,7 @@ class Attempt:
         heartbeat = self._start_heartbeat()
         try:
             with self.session.clocks.running("wall"):
+                self._put_limits_in_force()
                 return await self._guarded()
         finally:
             self.session.release_slots()
@@ -240,6 +241,12 @@ class Attempt:
                 raise
             return await self._failed(error)
 
+    def _put_limits_in_force(self) -> None:
+        """Record raised limits: later attempts keep to them."""
+        if self.session.limits_raised and self.mode == "live":
+            data = {"budget": self.session.budget.to_json()}
+            self.session.journal.stage("fold", input="limit_raised", data=data)
+
     async def _graph(self) -> JSONObject:
         graph = self.definition.compiled()
         context = Context(self.session)
@@ -251,9 +258,20 @@ class Attempt:
             opening = {"question": self.session.question, "messages": context.opening}
             known = set(self.definition.graph.state_schema.__annotations__)
             opening = {name: value for name, value in opening.items() if name in known}
+        left = self.session.clocks.left(self.session.budget)
+        own_limit = left if self.definition.graph is not None and self.mode == "live" else None
+        config: Any = {"recursion_limit": 10_000}
         with self.session.places.root():
-            config: Any = {"recursion_limit": 10_000}
-            state: JSONObject = await graph.ainvoke(opening, config, context=context, **output)
+            try:
+                async with asyncio.timeout(own_limit) as limit:
+                    state: JSONObject = await graph.ainvoke(
+                        opening, config, context=context, **output
+                    )
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                kind = self.session.clocks.passed(self.session.budget) or "wall"
+                raise BudgetExhausted(kind, "run", left or 0.0, 0.0) from None
         return state
 
     # -- ends -----------------------------------------------------------------------------------
@@ -272,6 +290,9 @@ class Attempt:
             good = good and outcome["stop_reason"] not in (*_OUT_OF, "rejected")
             outcome["status"] = "completed" if good else "incomplete"
         reason = outcome["stop_reason"]
+        unasked = self.session.unasked()
+        if unasked:
+            raise Diverged(unasked[0], "recorded, and not asked for now")
         if self.mode == "replay":
             self._compare(outcome)
         else:
@@ -285,8 +306,8 @@ class Attempt:
             Diverged: it did not.
         """
         ended = self.recording.ended()
-        if ended is None:
-            raise Diverged("run_ended", "the recording does not end; this replay does")
+        if ended is None or ended.body["status"] not in ENDED:
+            raise ReplayStopped("run_ended")  # it was cut off after the last effect
         recorded = self.recording.get(ended.body["outcome"]) if ended.body.get("outcome") else {}
         recorded.pop("spent", None)
         difference = describe_change(recorded, outcome)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn
 
 from longthought.budgets import Amount, BranchState
 from longthought.errors import (
@@ -56,13 +58,50 @@ class _Inbox:
         self.arrived.set()
 
 
+class _Watched:
+    """A policy whose own mistakes are named as such."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def start(self, question: str, seed: int) -> State:
+        with self._mistakes("start"):
+            state = self._policy.start(question, seed)
+            canonical(state)
+            return state
+
+    def ask(self, state: State, room: int) -> list[Ask]:
+        with self._mistakes("ask"):
+            asks = self._policy.ask(state, room)
+            canonical([state, [ask.to_json() for ask in asks]])
+            return asks
+
+    def tell(self, state: State, outcome: Outcome) -> None:
+        with self._mistakes("tell"):
+            self._policy.tell(state, outcome)
+
+    def done(self, state: State) -> Pick | None:
+        with self._mistakes("done"):
+            return self._policy.done(state)
+
+    @contextmanager
+    def _mistakes(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            name = getattr(self._policy, "name", type(self._policy).__name__)
+            problem = f"{type(error).__name__}: {error}"
+            raise PolicyError(f"{name}.{method} failed: {problem}") from error
+
+
 class Search:
     """One policy at work at one place of a run; asked again after a rejection."""
 
     def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
         self.session, self.policy, self.place = session, policy, place
         self.live = asyncio.Event()
-        self.state: State = policy.start(session.question, session.seed)
+        self._policy = _Watched(policy)
+        self.state: State = self._policy.start(session.question, session.seed)
         self.branches: dict[str, Branch] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.pick: Pick | None = None
@@ -71,14 +110,23 @@ class Search:
         self._recorded_tells = {
             event.body["data"]["ask"] for event in self._folds if event.body["input"] == "tell"
         }
+        self._cancelled = {
+            ask
+            for event in self._folds
+            if event.body["input"] == "cancel"
+            for ask in event.body["data"]["asks"]
+        }
+        """Branches that the policy was told are cancelled: they are told no more."""
         self._inbox = _Inbox()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[str]] = {}
         self._parked: set[str] = set()
         self._exhausted: str | None = None
         self._short: str | None = None
         """The limit that a branch ran into; others may still give something back."""
         self._late: list[Event] = []
         """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
+        self.raises = 0
+        """How often limits were raised for it."""
         self._raised = self._told_cancel = False
         self._failure: BaseException | None = None
 
@@ -109,14 +157,14 @@ class Search:
             self._check_rejection(self._folds.popleft(), data)
         else:
             self._fold("rejected", data)
-        self.policy.tell(self.state, {"type": "rejected", "ask": pick.ask})
+        self._policy.tell(self.state, {"type": "rejected", "ask": pick.ask})
         self._folds.extendleft(reversed(self._late))
         self._late = []
         self._told_cancel = False
         self.pick = None
 
     async def _fed_by_recording(self) -> Pick | None:
-        pick = self.policy.done(self.state)
+        pick = self._policy.done(self.state)
         while self._folds and (pick is None or self._next_fold() in _AFTER_A_PICK):
             event = self._folds.popleft()
             if pick is not None and event.body["input"] == "tell":
@@ -149,32 +197,33 @@ class Search:
     def _limit_raised(self) -> Pick | None:
         self._exhausted = self._short = None
         self._told_cancel = False
-        self.policy.tell(self.state, {"type": "limit_raised"})
+        self.raises += 1
+        self._policy.tell(self.state, {"type": "limit_raised"})
         self._folds.extendleft(reversed(self._late))
         self._late = []
-        return self.policy.done(self.state)
+        return self._policy.done(self.state)
 
     async def _replay(self, event: Event) -> Pick | None:
         data = event.body["data"]
         match event.body["input"]:
             case "ask":
                 self._launch(self._asked(data["room"], event))
-                return self.policy.done(self.state)
+                return self._policy.done(self.state)
             case "tell":
                 outcome = await self._outcome_of(data["ask"])
                 self._check_outcome(event, outcome)
-                self.policy.tell(self.state, outcome)
+                self._policy.tell(self.state, outcome)
             case "exhausted":
                 self._exhausted = data["kind"]
-                self.policy.tell(self.state, {"type": "exhausted", **data})
+                self._policy.tell(self.state, {"type": "exhausted", **data})
             case "limit_raised":
                 return self._limit_raised()
             case "cancel":
                 self._told_cancel = True
-                self.policy.tell(self.state, {"type": "cancelled", "asks": data["asks"]})
+                self._policy.tell(self.state, {"type": "cancelled", "asks": data["asks"]})
             case other:
                 raise Diverged(self.place, f"recorded {other!r} where the search still goes on")
-        return self.policy.done(self.state)
+        return self._policy.done(self.state)
 
     async def _fed_live(self) -> Pick:
         if self.session.mode == "replay":
@@ -187,7 +236,7 @@ class Search:
                 return pick
             if self._exhausted is None:
                 self._ask()
-            pick = self.policy.done(self.state)
+            pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
             if not self._running:
@@ -204,21 +253,21 @@ class Search:
             outcome = self._inbox.outcomes.popleft()
             if outcome["status"] != "failed" and outcome.get("reason"):
                 self._short = outcome["reason"]
-            self.policy.tell(self.state, outcome)
-            pick = self.policy.done(self.state)
+            self._policy.tell(self.state, outcome)
+            pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
         kind = self._time_is_up()
         if kind is not None and self._exhausted is None:
             self._exhaust(kind)
-            return self.policy.done(self.state)
+            return self._policy.done(self.state)
         return None
 
     def _ask(self) -> None:
         while True:
             room = self._room()
             before = canonical(self.state)
-            asks = self.policy.ask(self.state, room) if room > 0 else []
+            asks = self._policy.ask(self.state, room) if room > 0 else []
             if not asks:
                 if canonical(self.state) != before:
                     raise PolicyError(f"{self.policy.name} changed its state without asking")
@@ -231,7 +280,7 @@ class Search:
         """Nothing runs and the policy asks for nothing: parked, out of budget, or a mistake."""
         if self._parked:
             raise Suspended("branches", self.place)
-        kind = self.session.scope.exhausted or self._out_of_branches() or self._short
+        kind = self._used_up() or self._short
         if kind is not None and self._exhausted is None:
             self._exhaust(kind)
             return
@@ -254,9 +303,28 @@ class Search:
             branch = self._branch_for(ask)
             self.branches[ask.id] = branch
             self.session.show({"event": "branch", "branch": ask.id, "kind": ask.kind})
-            branch.task = self._running[ask.id] = asyncio.create_task(
-                self._branch(branch), name=f"branch {ask.id}"
-            )
+            task = asyncio.create_task(self._branch(branch), name=f"branch {ask.id}")
+            branch.task = self._running[ask.id] = task
+            task.add_done_callback(partial(self._over, branch))
+
+    def _over(self, branch: Branch, task: asyncio.Task[str]) -> None:
+        """Take in the end of a branch's task, whichever it is; nothing may be left waiting."""
+        self._running.pop(branch.ask.id, None)
+        try:
+            if task.cancelled():
+                if branch.status == "cancelling":  # cancelled before its first step
+                    branch.status = "cancelled"
+                    self._ended(branch, "cancelled")
+                else:
+                    self._drop(branch)  # the process stops: the recording stays as it is
+            elif (error := task.exception()) is not None:
+                self._drop(branch)
+                self._failure = self._failure or error
+            else:
+                self._ended(branch, task.result())
+        except Exception as error:
+            self._failure = self._failure or error
+        self._inbox.arrived.set()
 
     def _branch_for(self, ask: Ask) -> Branch:
         session = self.session
@@ -274,46 +342,39 @@ class Search:
             step=ask.kind == "step",
         )
 
-    async def _branch(self, branch: Branch) -> None:
-        how = "finished"
+    async def _branch(self, branch: Branch) -> str:
+        """Run a branch to its end and say how it ended; what ends the run as well is raised."""
         try:
-            with current_frame().places.enter(branch.ask.id, branch=branch) as frame:
-                frame.branch = branch
+            with current_frame().places.enter(branch.ask.id, branch=branch):
                 await self._run_branch(self.session, branch)
-            branch.status = "finished"
         except ReplayStopped:
-            how = self._recorded_end(branch)
+            return self._recorded_end(branch)
         except Suspended:
-            how, branch.status = "parked", "parked"
+            branch.status = "parked"
+            return "parked"
         except asyncio.CancelledError:
             if branch.status == "cancelling":
-                how, branch.status = "cancelled", "cancelled"
-            elif branch.task.cancelling():
-                self._drop(branch)  # the process stops: the recording stays as it is
+                branch.status = "cancelled"
+                return "cancelled"
+            if branch.task.cancelling():
                 raise
-            else:
-                how, branch.status = "failed", "failed"
-                branch.reason = "CancelledError: something inside the branch was cancelled"
+            branch.reason = "CancelledError: something inside the branch was cancelled"
         except BudgetExhausted as error:
-            how, branch.status, branch.reason = "failed", "exhausted", error.kind
-        except (*FATAL, ControlFlow) as error:
-            self._drop(branch)
-            self._failure = error
-            self._inbox.arrived.set()
-            return
+            branch.status, branch.reason = "exhausted", error.kind
+            return "failed"
+        except (*FATAL, ControlFlow):
+            raise
         except Exception as error:  # whatever goes wrong in one branch leaves its siblings alone
-            how, branch.status = "failed", "failed"
             branch.reason = f"{type(error).__name__}: {error}"
-        try:
-            self._ended(branch, how)
-        except Exception as error:
-            self._failure = error
-            self._inbox.arrived.set()
+        else:
+            branch.status = "finished"
+            return "finished"
+        branch.status = "failed"
+        return "failed"
 
     def _ended(self, branch: Branch, how: str) -> None:
         """Decide, in one go, the branch's last results, its end and its tell."""
         session = self.session
-        self._running.pop(branch.ask.id, None)
         final = {"finished": BranchState.DONE, "cancelled": BranchState.CANCELLED}
         if how == "parked":
             self._parked.add(branch.ask.id)
@@ -323,6 +384,7 @@ class Search:
         recorded = session.index.ends.get(branch.place)
         known = recorded is not None and recorded.body["how"] == how
         told = how in ("finished", "failed") and self.pick is None and not self._picked()
+        told = told and branch.ask.id not in self._cancelled
         if recorded is not None and known:
             told = bool(recorded.body.get("told", True)) and how in ("finished", "failed")
         outcome = self._outcome(branch)
@@ -341,7 +403,6 @@ class Search:
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
         if tell:
             self._inbox.put(outcome)
-        self._inbox.arrived.set()
 
     def _recorded_end(self, branch: Branch) -> str:
         """How a branch ended whose recording stops before it is through."""
@@ -356,7 +417,6 @@ class Search:
 
     def _drop(self, branch: Branch) -> None:
         """Let go of a branch because the attempt stops; the results it has are kept."""
-        self._running.pop(branch.ask.id, None)
         if self.session.mode == "live":
             with suppress(StorageError):
                 self.session.enter_chain(branch)
@@ -381,7 +441,7 @@ class Search:
     # -- replay ---------------------------------------------------------------------------------
 
     def _asked(self, room: int, event: Event) -> list[Ask]:
-        asks = self.policy.ask(self.state, room)
+        asks = self._policy.ask(self.state, room)
         self.session.scope.charge(Amount(branches=len(asks)))
         names, recorded = [ask.id for ask in asks], event.body["data"]["asks"]
         if names != recorded:
@@ -427,10 +487,19 @@ class Search:
             raise self._failure
         if self._parked:
             raise Suspended("branches", self.place)
+        self._recording_over("it ends with a pick, and the policy does not pick now")
+
+    def _recording_over(self, problem: str) -> NoReturn:
+        """A replay has come to the end of the search's inputs.
+
+        Raises:
+            ReplayStopped: the recording was cut off there.
+            Diverged: it goes on without this search.
+        """
         ended = self.session.recording.ended()
         if ended is None or ended.body["status"] not in ("completed", "incomplete"):
             raise ReplayStopped(self.place)
-        raise Diverged(self.place, "the recording ends with a pick; the policy does not pick now")
+        raise Diverged(self.place, f"the recording has no further input for the policy: {problem}")
 
     # -- ends -----------------------------------------------------------------------------------
 
@@ -440,11 +509,14 @@ class Search:
         if rest and self.session.mode == "live" and not self._told_cancel:
             self._told_cancel = True
             self._fold("cancel", {"asks": rest})
-            self.policy.tell(self.state, {"type": "cancelled", "asks": rest})
+            self._cancelled.update(rest)
+            self._policy.tell(self.state, {"type": "cancelled", "asks": rest})
             self._end_parked()
         for name, task in self._running.items():
             branch = self.branches[name]
-            if self.session.mode == "live" and branch.place not in self.session.index.ends:
+            end = self.session.index.ends.get(branch.place)
+            woken = end is not None and end.body["how"] == "parked"
+            if self.session.mode == "live" and (end is None or woken):
                 branch.status = "cancelling"
                 task.cancel()
         while self._running:
@@ -471,35 +543,48 @@ class Search:
     # -- the world's side -----------------------------------------------------------------------
 
     def _fold(self, name: str, data: JSONObject) -> None:
+        if self.session.mode == "replay":
+            self._recording_over(f"{name} is no part of it")
         self.session.journal.stage("fold", self.place, input=name, data=data)
 
     def _exhaust(self, kind: str) -> None:
         self._exhausted = kind
         data = {"scope": self.session.scope.name, "kind": kind}
         self._fold("exhausted", data)
-        self.policy.tell(self.state, {"type": "exhausted", **data})
+        self._policy.tell(self.state, {"type": "exhausted", **data})
 
     def _time_is_up(self) -> str | None:
         return self.session.clocks.passed(self.session.budget)
 
-    def _out_of_branches(self) -> str | None:
-        left = self.session.scope.remaining("branches")
-        return "branches" if left is not None and left <= 0 else None
+    def _used_up(self) -> str | None:
+        """The limit that leaves nothing to think with. Tool calls and free models need none."""
+        scope = self.session.scope
+        for kind in ("tokens", "output_tokens", "model_calls", "branches"):
+            if scope.remaining(kind) == 0:
+                return kind
+        return "usd" if self.session.costs_money and scope.remaining("nanodollars") == 0 else None
 
     def _room(self) -> int:
         definition = self.session.definition
         most = definition.parallel or self.session.models[0].slots
         room = most - len(self._running) - len(self._parked)
-        left = self.session.scope.remaining("branches")
-        if self.session.scope.exhausted is not None or self._short is not None:
+        if self._used_up() is not None or self._short is not None:
             return 0
+        left = self.session.scope.remaining("branches")
         return room if left is None else min(room, left)
 
     def _check(self, asks: list[Ask], room: int) -> None:
         names = [ask.id for ask in asks]
         if len(asks) > room or len(set(names)) < len(names) or set(names) & set(self.branches):
             raise PolicyError(f"{self.policy.name} asked for {names} with room for {room}")
+        for ask in asks:
+            if not ask.id or not ask.id.isprintable() or "/" in ask.id or "#" in ask.id:
+                raise PolicyError(f"{self.policy.name}: {ask.id!r} is no Ask id")
+            if ask.parent is not None and ask.parent not in self.branches:
+                raise PolicyError(f"{self.policy.name}: Ask {ask.id} has no parent {ask.parent!r}")
+            if not 0 <= ask.model < len(self.session.models):
+                raise PolicyError(f"{self.policy.name}: Ask {ask.id} names model {ask.model}")
         self.session.scope.charge(Amount(branches=len(asks)))
 
     def _picked(self) -> bool:
-        return self.policy.done(self.state) is not None
+        return self._policy.done(self.state) is not None

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from longthought.budgets import Branch as Slot
 from longthought.budgets import (
+    FREE,
     Budget,
     Clocks,
     Controller,
@@ -24,6 +24,7 @@ from longthought.budgets import (
     PromptEstimator,
     Scope,
 )
+from longthought.budgets import Branch as Slot
 from longthought.budgets.states import FINAL_STATES
 from longthought.errors import Diverged, InvalidInput, ReplayStopped
 from longthought.orchestrator.branches import Branch, Decided
@@ -41,6 +42,7 @@ __all__ = ["MISSING", "Mode", "Session", "Watch"]
 _LOG = logging.getLogger("longthought")
 
 Mode = Literal["live", "replay"]
+CLOCK_LIMITS: Final = ("wall", "thinking")
 MISSING: Final = object()
 """Returned for an effect that is to be performed now."""
 
@@ -134,6 +136,11 @@ class Session:
             self._prices[model.name] = self.prices.price(model.name, kind)
         return self._prices[model.name]
 
+    @property
+    def costs_money(self) -> bool:
+        """Whether any model of the run has a price other than nothing."""
+        return any(self.price_of(model) not in (None, FREE) for model in self.models)
+
     def toolset(self, names: tuple[str, ...]) -> str:
         """The id of the definitions of some tools."""
         found = self._toolsets.get(names)
@@ -161,6 +168,8 @@ class Session:
         """
         self.counters.effects += 1
         event = self.index.finished.get(key)
+        if event is not None and self._refused_before(event, frame):
+            return MISSING
         if event is not None:
             if event.body["request"] != self.address(request):
                 raise Diverged(key, self._difference(event, request, messages))
@@ -177,14 +186,39 @@ class Session:
             raise Diverged(key, f"nothing is recorded here, asked is now: {_short(request)}")
         return MISSING
 
+    def _refused_before(self, event: Event, frame: Frame) -> bool:
+        """Whether an effect found no room in a budget that was raised since.
+
+        Within a search the policy decides what is asked anew.
+        """
+        raised = self.limits_raised and self.mode == "live"
+        return raised and event.body["status"] == "budget" and frame.branch is None
+
     def _cut_off_at(self, key: str, end: Event | None) -> bool:
         """Whether the recording itself did not go past this effect."""
         ended = self.recording.ended()
         if ended is None or ended.body["status"] in ("failed", "cancelled", "needs_attention"):
             return True
+        if ended.body["status"] == "incomplete" and ended.body["stop_reason"] in CLOCK_LIMITS:
+            return True  # time ran out in the middle of a graph of one's own
         if end is not None and end.body["how"] == "parked":
             return True
         return any(key == wait["key"] for wait in ended.body.get("waiting", ()))
+
+    def unasked(self) -> list[str]:
+        """Recorded effects that the workflow, come to its end, has not asked for.
+
+        Left out is what stands inside another effect (a judge's calls, an approval), and what went
+        before a limit was raised: the run then took another way.
+        """
+        if self.limits_raised:
+            return []
+        found = []
+        for key, event in self.index.finished.items():
+            inside = ":verify#" in key or ":verify/" in key or "!approval" in key
+            if key not in self.asked and not inside and event.seq > self.index.raised_at:
+                found.append(key)
+        return found
 
     def result_of(self, event: Event) -> JSON:
         """The result a finished effect holds."""
@@ -302,7 +336,9 @@ class Session:
         if self.watch is None:
             return None
         name = branch.ask.id if branch else ""
-        return lambda delta: self.show({"event": "delta", "branch": name, "text": delta.text})
+        return lambda delta: self.show(
+            {"event": "delta", "branch": name, "kind": delta.kind, "text": delta.text}
+        )
 
     @property
     def now(self) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy
@@ -29,6 +29,7 @@ from longthought.orchestrator.runs import (
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, single
 from longthought.storage import Store
+from longthought.storage.messages import check_message
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
 from longthought.verifiers import AnswerKind
@@ -349,6 +350,19 @@ def _check_names(name: str, tools: Sequence[Tool]) -> None:
 
 
 def _check_question(question: str | Sequence[Message]) -> None:
-    empty = not question.strip() if isinstance(question, str) else not question
-    if empty:
+    fix = 'Give text, or messages like {"role": "user", "content": "..."}'
+    if isinstance(question, str):
+        if not question.strip():
+            raise InvalidInput("question", "is empty", "Ask something")
+        return
+    if not isinstance(question, Sequence) or isinstance(question, bytes):
+        raise InvalidInput("question", f"{type(question).__name__} is no question", fix)
+    if not question:
         raise InvalidInput("question", "is empty", "Ask something")
+    try:
+        for message in question:
+            check_message(message)
+    except ValidationError as error:
+        raise InvalidInput(
+            "question", f"holds something that is no message: {error}", fix
+        ) from error

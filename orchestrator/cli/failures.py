@@ -12,7 +12,7 @@ import typer
 
 from longthought.errors import ControlFlow, LongthoughtError
 
-__all__ = ["DEBUG", "INTERRUPTED", "reported"]
+__all__ = ["DEBUG", "INTERRUPTED", "reported", "unheard"]
 
 DEBUG = "LONGTHOUGHT_DEBUG"
 INTERRUPTED = 130
@@ -36,8 +36,7 @@ def reported(command: Command) -> Command:
             typer.echo(f"longthought: {_line(error)}", err=True)
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
-            # the reader has had enough; without this the interpreter complains at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            unheard()
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
             typer.echo("longthought: interrupted", err=True)
@@ -50,6 +49,14 @@ def reported(command: Command) -> Command:
             raise typer.Exit(1) from None
 
     return cast("Command", run)
+
+
+def unheard() -> None:
+    """The reader of a pipe has left: write to nobody from here on.
+
+    Without this the interpreter complains about unwritten output at its end.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: BaseException) -> str:

@@ -198,6 +198,11 @@ def _is_puzzle(question: str) -> bool:
 
 def _check(options: JSONObject) -> None:
     """Build every part once, so that a bad option is told before anything begins."""
+    for name in ("n", "max_tokens"):
+        if options.get(name, 1) < 1:
+            raise InvalidInput(
+                name.replace("_", "-"), f"{options[name]} is too few", "Use 1 or more"
+            )
     _strategy(options)
     _answer(options["answer"])
     _verifier(options["verifier"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import typer
 
+from longthought.orchestrator.cli.failures import unheard
 from longthought.orchestrator.cli.output import mark, one_line
 from longthought.types import JSONObject
 
@@ -19,11 +20,26 @@ _LINE = 160
 def watcher(strategy: str, as_json: bool) -> Callable[[JSONObject], None]:
     """Prints what happens: as JSON lines, as running text, or a line for each branch that ended.
 
-    Text runs only where one branch thinks at a time; the words of many would be mixed.
+    Text runs only where one branch thinks at a time; the words of many would be mixed. When the
+    reader of a pipe leaves, the run goes on unseen.
     """
+    show: Callable[[JSONObject], None]
     if as_json:
-        return lambda event: typer.echo(json.dumps(event, ensure_ascii=False))
-    return _Running() if strategy in _SEQUENTIAL else _Lines()
+        show = _print_json_line
+    else:
+        show = _Running() if strategy in _SEQUENTIAL else _Lines()
+
+    def watch(event: JSONObject) -> None:
+        try:
+            show(event)
+        except BrokenPipeError:
+            unheard()
+
+    return watch
+
+
+def _print_json_line(event: JSONObject) -> None:
+    typer.echo(json.dumps(event, ensure_ascii=False))
 
 
 class _Running:
@@ -32,7 +48,7 @@ class _Running:
 
     def __call__(self, event: JSONObject) -> None:
         match event["event"]:
-            case "delta":
+            case "delta" if event["kind"] != "tool_call":  # the call itself is told by "tool"
                 typer.echo(event["text"], nl=False)
                 self._open = True
             case "tool":
@@ -55,7 +71,7 @@ class _Lines:
 
     def __call__(self, event: JSONObject) -> None:
         match event["event"]:
-            case "delta":
+            case "delta" if event["kind"] != "tool_call":
                 self._texts.setdefault(event["branch"], []).append(event["text"])
             case "branch_ended":
                 text = "".join(self._texts.pop(event["branch"], []))

@@ -173,8 +173,11 @@ class _LiveCall:
         self.grant = _Grant(self, 0)
         self.prompt_tokens = 0
         self.emitted = 0
+        self.tried = False
         self.dispatched = False
         """Whether ``started`` is on record for the try under way."""
+        self.number = session.index.tries.get(key, 0)
+        """The number of the last try, those of earlier attempts at the run included."""
         self.queued_at = session.now
         self.started_at = 0.0
 
@@ -231,6 +234,9 @@ class _LiveCall:
         except InvalidInput:
             self._end(release=True)
             raise
+        except StorageError:
+            self._end(release=False)
+            raise
         except Exception as error:
             # an adapter's own mistake is a backend failure to the run: it must not kill siblings
             self._end(release=False)
@@ -270,8 +276,9 @@ class _LiveCall:
 
     async def _dispatch(self) -> None:
         """Commit ``started`` with its reservation; only then may the call leave."""
-        tries = len(self.session.index.open.get(self.key, ()))
         self.session.enter_chain(self.frame.branch)
+        self.number += 1
+        self.tried = True
         self.session.journal.stage(
             "effect_started",
             self.key,
@@ -279,7 +286,7 @@ class _LiveCall:
             request=self.request_id,
             reserved=(self._held() + self.lost).to_json(),
             grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
-            attempt=tries + 1,
+            attempt=self.number,
         )
         self.emitted, self.dispatched = 0, True
         await self._or_release(self.session.journal.flush())
@@ -378,6 +385,12 @@ class _LiveCall:
         if branch is not None and branch.status == "cancelling":
             self._finish("abandoned", {"output_tokens": self.emitted})
 
+    def _finished_number(self) -> int | None:
+        """The try that this finish belongs to, None for the first."""
+        again = not self.tried and self.key in self.session.index.finished
+        number = self.number + again
+        return number if number > 1 else None
+
     def _finish_failed(self, error: BackendError) -> None:
         fields: JSONObject = {"error": str(error)}
         if error.status is not None:
@@ -394,6 +407,7 @@ class _LiveCall:
             status=status,
             charged=self.lost.to_json(),
             clock=self._clock(),
+            attempt=self._finished_number(),
         )
 
     def _finish_reply(self, reply: ModelReply) -> None:
@@ -427,6 +441,7 @@ class _LiveCall:
             charged=(actual + self.lost).to_json(),
             settle=settle,
             clock=self._clock(),
+            attempt=self._finished_number(),
         )
         _count(self.frame.branch, usage)
 

@@ -39,6 +39,7 @@ async def patched(session: Session, name: str) -> bool:
     frame = current_frame()
     key = frame.mark_key("patch", name)
     if key in session.index.finished:
+        session.asked.add(key)
         return True
     if session.index.holds_beyond(frame.path, frame.places.numbered(frame.path)):
         return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from contextlib import nullcontext
+from dataclasses import replace
 
-from longthought.budgets import Amount
+from longthought.budgets import Amount, Reservation
 from longthought.errors import BudgetExhausted, UnknownOutcome
 from longthought.orchestrator.effects.small import suspend
 from longthought.orchestrator.places import Frame, current_frame
@@ -94,24 +96,31 @@ class _LiveToolCall:
         except BudgetExhausted as error:
             text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
             return self._finish(ToolResult("budget", text))
-        with reservation:
-            self._start_if_needed(tool, call, cost)
-            await session.commit(self.frame)  # the model's reply is acted on from here
-            self.started_at = session.now
-            session.counters.tool_calls += 1
-            session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
-            branch = self.frame.branch
-            acting = branch.tool_running() if branch is not None else nullcontext()
-            try:
-                with session.clocks.running("tool"), acting:
-                    result = await run_tool(tool, call, deps=session.deps)
-            except asyncio.CancelledError:
-                self._cancelled(tool, cost)
-                raise
-            used = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
-            overrun = reservation.settle(used)
-        self.charged = used
-        return self._finish(result, overrun)
+        try:
+            result = await self._performed(tool, call, cost)
+        except BaseException:
+            reservation.forfeit()
+            raise
+        self.charged = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
+        return self._finish(result, reservation)
+
+    async def _performed(self, tool: Tool, call: ToolCall, cost: Amount) -> ToolResult:
+        session, branch = self.session, self.frame.branch
+        self._start_if_needed(tool, call, cost)
+        await session.commit(self.frame)  # the model's reply is acted on from here
+        self.started_at = session.now
+        session.counters.tool_calls += 1
+        session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
+        acting = branch.tool_running() if branch is not None else nullcontext()
+        try:
+            with session.clocks.running("tool"), acting:
+                result = await run_tool(tool, call, deps=session.deps)
+        except asyncio.CancelledError:
+            self._cancelled(tool, cost)
+            raise
+        if not math.isfinite(result.cost_usd) or result.cost_usd < 0:
+            result = replace(result, cost_usd=tool.spec.cost_usd)  # what it says is no money
+        return result
 
     def _start_if_needed(self, tool: Tool, call: ToolCall, cost: Amount) -> None:
         """Commit ``started`` for whatever cannot simply be done again: writes and paid calls."""
@@ -125,7 +134,7 @@ class _LiveToolCall:
             request=self.request_id,
             reserved=cost.to_json(),
             idempotency_key=call.idempotency_key,
-            attempt=len(self.session.index.open.get(self.key, ())) + 1,
+            attempt=self.session.index.tries.get(self.key, 0) + 1,
         )
 
     def _decided_before(self, tool: Tool) -> ToolResult | None:
@@ -177,8 +186,16 @@ class _LiveToolCall:
         self._finish(result, status="abandoned")
 
     def _finish(
-        self, result: ToolResult, overrun: Amount | None = None, *, status: str | None = None
+        self,
+        result: ToolResult,
+        reservation: Reservation | None = None,
+        *,
+        status: str | None = None,
     ) -> ToolResult:
+        def settle() -> JSONObject:
+            overrun = reservation.settle(self.charged) if reservation is not None else None
+            return {"overrun": overrun.to_json()} if overrun else {}
+
         recorded = result.to_json()
         recorded.pop("wait_s", None)  # the clock says it; a result is the same however long it took
         self.session.finish(
@@ -189,7 +206,7 @@ class _LiveToolCall:
             recorded,
             status=status or result.status,
             charged=self.charged.to_json(),
-            overrun=overrun.to_json() if overrun is not None else {},
+            settle=settle,
             clock=[round(t, 4) for t in (self.queued_at, self.started_at, self.session.now)],
         )
         return result

@@ -16,6 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from longthought.errors import InvalidInput
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.definition import FINAL_PROMPT, STEP_PROMPT
 from longthought.orchestrator.effects import (
@@ -182,7 +183,7 @@ def _prepared(state: Thought, branch: Branch | None, model: Model) -> tuple[list
 
 def _joined(messages: list[Message], said: Message, continues: bool) -> list[Message]:
     if not continues:
-        return [*messages, said]
+        return [*messages, said.copy()]  # the adapter's own stays as it is
     text = text_of(messages[-1]) + text_of(said)
     return [*messages[:-1], {**said, "content": text}]
 
@@ -191,6 +192,8 @@ def _candidate(session: Session, branch: Branch | None, state: Thought) -> Candi
     text = _thought(session, branch, state)
     kind = session.definition.answer
     answer = kind.find(text) if kind else (text.strip() or None)
+    if answer is not None and not isinstance(answer, str):
+        raise InvalidInput("answer", f"{kind!r}.find returned {answer!r}", "Return text or None")
     final = True
     if branch is not None and branch.step:
         stopped = state.get("finish_reason") == "stop" and bool(branch.sampling.get("stop"))

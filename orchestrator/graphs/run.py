@@ -9,6 +9,7 @@ answer     settles the answer; asks a last time if the budget ended every line o
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -100,14 +101,23 @@ async def answer(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
 async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     """Spend what was kept back for the end on the line of thought that got furthest."""
     cut = [b for b in state["search"].branches.values() if b.status == "exhausted"]
-    if not cut or ctx.session.budget.final_answer_tokens == 0:
+    kept = [
+        ctx.session.budget.kept_back(kind) for kind in ("tokens", "output_tokens", "nanodollars")
+    ]
+    if not cut or not any(kept):
         return None
     furthest = max(cut, key=lambda branch: len(branch.messages))
     messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
-    call = ModelCall(messages, furthest.model, last_answer=True)  # type: ignore[arg-type]
+    sampling = ctx.session.definition.sampling
+    call = ModelCall(messages, furthest.model, sampling=sampling, last_answer=True)  # type: ignore[arg-type]
+    left = ctx.session.clocks.left(ctx.session.budget)
+    # a raised limit may bring the run here again, with another line of thought
+    place = ctx.label(f"limit{state['search'].raises}")
     try:
-        reply = await call_model(ctx.session, call)
-    except (BackendError, BudgetExhausted):
+        with place:
+            async with asyncio.timeout(left):
+                reply = await call_model(ctx.session, call)
+    except (BackendError, BudgetExhausted, TimeoutError):
         return None
     return ctx.candidate(text_of(reply["message"]))
 

@@ -56,6 +56,7 @@ class Backtrack:
             "seed": seed,
             "path": [_ROOT],
             "tried": {_ROOT: 0},
+            "forgiven": {},
             "asked": 0,
             "pending": None,
             "told": [],
@@ -117,7 +118,11 @@ class Backtrack:
 
     def _move(self, state: State, outcome: Outcome) -> None:
         good = outcome["status"] == "finished" and outcome["passed"] is not False
-        if not good:
+        if outcome["status"] == "exhausted":
+            # no dead end: the step was not taken, and may be once the limit is raised
+            state["exhausted"] = outcome.get("reason") or "budget"
+            state["forgiven"][state["path"][-1]] = state["forgiven"].get(state["path"][-1], 0) + 1
+        elif not good:
             self._dead_end(state)
         elif outcome["final"]:
             state["solved"] = outcome["ask"]
@@ -131,8 +136,8 @@ class Backtrack:
 
     def _dead_end(self, state: State) -> None:
         state["dead_ends"] += 1
-        path, tried = state["path"], state["tried"]
-        while path and tried[path[-1]] >= self.width:
+        path, tried, forgiven = state["path"], state["tried"], state["forgiven"]
+        while path and tried[path[-1]] - forgiven.get(path[-1], 0) >= self.width:
             path.pop()
         if not path and state["restarts"] < self.restarts:
             state["restarts"] += 1

@@ -79,6 +79,9 @@ class Sample:
                 state["told"].append(brief(outcome))
             case "cancelled":
                 state["pending"] -= len(outcome["asks"])
+                state["n"] += len(
+                    outcome["asks"]
+                )  # if the pick is rejected, others take their place
             case "rejected":
                 state["rejected"].append(outcome["ask"])
             case "exhausted":

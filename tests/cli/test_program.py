@@ -58,9 +58,10 @@ def test_a_traceback_only_on_demand(cli: Cli) -> None:
     assert "Traceback" in run("show", "nothing", LONGTHOUGHT_DEBUG="1").stderr
 
 
-def test_a_reader_that_leaves_early_is_no_failure(cli: Cli) -> None:
+@pytest.mark.parametrize("command", ["show it --json", f"solve '{PUZZLE}' --stream"])
+def test_a_reader_that_leaves_early_is_no_failure(cli: Cli, command: str) -> None:
     cli("solve", PUZZLE, "--id", "it")
-    command = " ".join([*PROGRAM, "show", "it", "--json"])
+    command = " ".join([*PROGRAM, command])
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{command} | head -c 1"],
         capture_output=True,

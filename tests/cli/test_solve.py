@@ -73,6 +73,8 @@ def test_every_strategy_runs_and_replays(cli: Cli, strategy: str) -> None:
         ([PUZZLE, "--tools", "hammer"], "tools: there is no 'hammer'"),
         ([PUZZLE, "--strategy", "backtrack", "--verifier", "none"], "verifier: backtrack has none"),
         ([PUZZLE, "--tokens", "-1"], "budget.tokens: -1 is negative"),
+        ([PUZZLE, "-n", "0"], "n: 0 is too few"),
+        ([PUZZLE, "--max-tokens", "0"], "max-tokens: 0 is too few"),
         ([PUZZLE, "--usd", "much"], "budget.usd: 'much' is no amount of money"),
         ([PUZZLE, "--id", "a b"], "run: 'a b' is no run id"),
     ],
@@ -112,6 +114,9 @@ def test_stream_shows_the_thought_as_it_comes(cli: Cli) -> None:
     single = cli("solve", PUZZLE, "--strategy", "single", "--stream")
     assert " = " in single.stdout.splitlines()[0]
     several = cli("solve", PUZZLE, "--stream")
+    called = cli("solve", PUZZLE, "--strategy", "single", "--tools", "calculator", "--stream")
+    assert '[calculator {"expression": "' in called.stdout
+    assert '{"expression"' not in called.stdout.replace('[calculator {"expression"', "")
     assert several.stdout.startswith("s")
 
 

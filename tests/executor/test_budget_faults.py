@@ -252,9 +252,8 @@ async def test_an_exhausted_run_goes_on_with_a_raised_budget(
     assert (more.status, more.stop_reason) == ("completed", "all_samples")
     assert more.model_calls == server.stats()["calls"] - calls < 24
     assert more.spent["tokens"] == sent(server)
-    inputs = [
-        e.body["input"] for e in (await sqlite_store.read(first.id)).events if e.type == "fold"
-    ]
+    found = (await sqlite_store.read(first.id)).events
+    inputs = [e.body["input"] for e in found if e.type == "fold" and e.key]  # of the search
     assert inputs.count("exhausted") == inputs.count("limit_raised") == 1
     assert (await workflow.replay(first.id)).answer == more.answer
     await workflow.aclose()

@@ -38,9 +38,9 @@ def seven(request: Any) -> str:
 
 async def test_no_tool_calls_is_a_sensible_wish(sqlite_store: Store) -> None:
     """budgets/limits.py: "No tool calls ... is a sensible wish"."""
-    result = await looking(
-        sqlite_store, script=seven, tools=[], budget=Budget(tool_calls=0)
-    ).run("q")
+    result = await looking(sqlite_store, script=seven, tools=[], budget=Budget(tool_calls=0)).run(
+        "q"
+    )
     assert (result.status, result.answer) == ("completed", "7")
 
 
@@ -328,8 +328,21 @@ async def test_a_bad_question_is_refused_before_a_run_begins(
 
 GOOD_QUESTIONS: list[Any] = [
     "nul \0 and surrogate \ud800 and 😀",
-    [{"role": "user", "content": [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": "data:x"}}]}],
-    [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "q2"}],
+    [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "what?"},
+                {"type": "image_url", "image_url": {"url": "data:x"}},
+            ],
+        }
+    ],
+    [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "q2"},
+    ],
     "long " * 200_000,
 ]
 
@@ -341,9 +354,7 @@ async def test_all_sorts_of_questions(sqlite_store: Store, question: Any) -> Non
             return None
 
     model = Plain(seven)
-    workflow = looking(
-        sqlite_store, model=model, tools=[], budget=Budget(tokens=20_000_000)
-    )
+    workflow = looking(sqlite_store, model=model, tools=[], budget=Budget(tokens=20_000_000))
     first = await workflow.run(question)
     assert (first.status, first.answer) == ("completed", "7"), first
     assert (await workflow.replay(first.id)).answer == "7"
@@ -387,3 +398,76 @@ async def test_a_policy_with_a_mistake_is_named(sqlite_store: Store, what: str) 
         except LongthoughtError as error:
             text = str(error)
     assert "bad" in text, text
+
+
+async def test_a_paid_tool_beside_a_slow_one_frees_nothing_before_it_is_on_record(
+    sqlite_store: Store,
+) -> None:
+    """s0: a paid call (1 dollar reserved, 1 cent used) beside a slow one. s1 then pays as well."""
+    from longthought.orchestrator.recorded import Recorded
+
+    reached, hold = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="read", cost_usd=1.0)
+    async def paid(name: str) -> ToolResult:
+        """Paid.
+
+        Args:
+            name: any.
+        """
+        if name == "1":
+            reached.set()
+            await hold.wait()
+        return ToolResult("ok", "fine", cost_usd=0.01)
+
+    @tool(effect="read")
+    async def slow(name: str) -> str:
+        """Slow.
+
+        Args:
+            name: any.
+        """
+        await hold.wait()
+        return "x"
+
+    async def script(request: Any) -> Any:
+        seed = request["sampling"]["seed"]
+        if turns_of(request) == 0:
+            await asyncio.sleep(0.1 * seed)
+            calls = [call("paid", name=str(seed))]
+            return says("x", *calls, *([call("slow", name="x")] if seed == 0 else []))
+        return "The answer is 7"
+
+    workflow = looking(
+        sqlite_store,
+        script=script,
+        tools=[paid, slow],
+        strategy=strategies.sample(2),
+        budget=Budget(usd=1.5, final_answer=0),
+    )
+    task = asyncio.create_task(workflow.run("q", run_id="r"))
+    arrived = asyncio.create_task(reached.wait())
+    await asyncio.wait([arrived], timeout=1)
+    charged = Recorded.of(await sqlite_store.read("r")).charged  # the process dies here
+    hold.set()
+    await task
+    assert charged.usd <= 1.5
+
+
+async def test_a_model_that_hands_out_one_message_again_and_again(sqlite_store: Store) -> None:
+    """A user's model returns a constant; steps must not write into it."""
+    shared = {"role": "assistant", "content": "step"}
+
+    class Constant(ScriptedModel):
+        async def generate(self, request: Any, grant: Any, emit: Any = None) -> Any:
+            reply = await super().generate(request, grant, emit)
+            return {**reply, "message": shared}
+
+    workflow = looking(
+        sqlite_store,
+        model=Constant(lambda r: "step\nmore"),
+        tools=[],
+        strategy=strategies.backtrack(width=1, depth=3, steps=3),
+    )
+    await workflow.run("q")
+    assert shared == {"role": "assistant", "content": "step"}

@@ -44,7 +44,12 @@ class DecimalAnswer:
 
 
 async def test_an_answer_that_is_no_json_does_not_hang(sqlite_store: Store) -> None:
-    workflow = looking(sqlite_store, script="The answer is 7".__str__ and (lambda r: "x"), tools=[], answer=DecimalAnswer())
+    workflow = looking(
+        sqlite_store,
+        script="The answer is 7".__str__ and (lambda r: "x"),
+        tools=[],
+        answer=DecimalAnswer(),
+    )
     try:
         async with asyncio.timeout(LIMIT):
             await workflow.run("q")

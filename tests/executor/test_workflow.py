@@ -65,7 +65,7 @@ async def test_failures_that_may_pass_are_tried_again(sqlite_store: Store) -> No
     result = await workflow.run("q")
     assert result.status == "completed"
     assert model.calls == 3 * 12
-    assert result.spent["model_calls"] == 12
+    assert result.spent["model_calls"] == 36
 
 
 async def test_an_adapter_that_crashes_fails_its_branch_alone(sqlite_store: Store) -> None:

@@ -50,7 +50,8 @@ def run(*command: object, cwd: Path, **env: str) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**os.environ, **env},
+        # a constraint named relative to the clone means nothing elsewhere
+        env={**os.environ, "PIP_CONSTRAINT": "", "PIP_BUILD_CONSTRAINT": "", **env},
         capture_output=True,
         text=True,
         check=False,
@@ -81,7 +82,6 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         home / "bin" / "python",
         *("-m", "pip", "install", "-q", "-c", constraints, f"{wheel}[postgres]"),
         cwd=home,
-        PIP_CONSTRAINT="",
     )
     return home / "bin"
 
