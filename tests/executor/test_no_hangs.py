@@ -1,22 +1,21 @@
-"""Cold review: nothing may hang, whatever fails; the right exception reaches the caller."""
+"""Nothing may hang, whatever fails; the right exception reaches the caller."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from longthought import Budget, Store, Verdict, Workflow, strategies
+from longthought import Budget, Store, Verdict, strategies
 from longthought.errors import Fenced, StorageError
-from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
+from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.storage.writer import GroupWriter
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext
-from tests.executor.workflows import jitter, looking, lookup, turns_of, two_lookups
+from tests.executor.workflows import looking, turns_of
 
 LIMIT = 4
 
@@ -37,7 +36,7 @@ class DecimalAnswer:
         return {"name": "decimal"}
 
     def find(self, text: str) -> Any:
-        return Decimal("7")
+        return Decimal(7)
 
     def equal(self, a: Any, b: Any) -> bool:
         return a == b

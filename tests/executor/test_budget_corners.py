@@ -1,4 +1,4 @@
-"""Cold review: limits and what users meet. Every test states what should hold."""
+"""Limits, and what users meet. Every test states what should hold."""
 
 from __future__ import annotations
 
@@ -167,35 +167,39 @@ async def test_backtracking_names_the_limit_that_ended_it(sqlite_store: Store) -
     assert (more.status, more.answer) == ("completed", "7")
 
 
+async def never(request: Any) -> str:
+    await asyncio.Event().wait()
+    return ""
+
+
 async def test_wall_holds_in_ones_own_graph(sqlite_store: Store) -> None:
+    """The model never answers: only the limit ends the run."""
+
     async def work(state: State, runtime: Runtime[Context]) -> State:
-        for _ in range(20):
-            await runtime.context.model("again")
+        await runtime.context.model("again")
         return {"answer": "done"}
 
-    model = ScriptedModel(seven, latency=lambda r: 0.1)
-    workflow = looking(sqlite_store, model=model, graph=one_node(work), budget=Budget(wall=0.3))
+    workflow = looking(sqlite_store, script=never, graph=one_node(work), budget=Budget(wall=0.1))
     result = await workflow.run("q")
-    assert result.spent["seconds"]["wall"] < 1
+    assert (result.status, result.stop_reason) == ("incomplete", "wall")
+    assert (await workflow.replay(result.id)).status == "incomplete"
 
 
 async def test_wall_holds_for_the_last_answer(sqlite_store: Store) -> None:
-    def script(request: Any) -> Any:
+    async def script(request: Any) -> Any:
         if str(request["messages"][-1]["content"]).startswith("Give your final"):
-            return "The answer is 9"
+            return await never(request)
         return says("x " * 60, call("lookup", name="a"))
-
-    def latency(request: Any) -> float:
-        return 2.0 if str(request["messages"][-1]["content"]).startswith("Give") else 0.0
 
     workflow = looking(
         sqlite_store,
-        model=ScriptedModel(script, latency=latency),
+        script=script,
         strategy=strategies.single(),
         budget=Budget(tokens=800, final_answer=300, wall=0.5),
     )
     result = await workflow.run("q")
-    assert result.spent["seconds"]["wall"] < 1.5
+    assert result.status == "incomplete"
+    assert (await workflow.replay(result.id)).status == "incomplete"
 
 
 @tool(effect="read")

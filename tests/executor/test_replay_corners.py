@@ -1,8 +1,9 @@
-"""Cold review: recorded and live runs that part ways. Every test states what should hold."""
+"""Recorded and live runs that part ways. Every test states what should hold."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import Any, TypedDict
 
@@ -25,7 +26,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, s
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext
 from tests.executor.copies import copy_prefix
-from tests.executor.workflows import jitter, looking, turns_of
+from tests.executor.workflows import looking, turns_of
 
 
 class State(TypedDict, total=False):
@@ -41,7 +42,7 @@ def one_node(node: Any, *more: Any) -> Any:
         graph.add_node(one.__name__, one)
         names.append(one.__name__)
     graph.add_edge(START, names[0])
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         graph.add_edge(before, after)
     graph.add_edge(names[-1], END)
     return graph
@@ -62,7 +63,7 @@ async def pay(amount: int, context: ToolContext) -> str:
     return f"paid {amount}"
 
 
-# -- 1: an approval takes an effect number that a replay does not take -------------------------
+# -- 1: an approval takes an effect number that a replay does not take
 
 
 async def test_an_approved_call_in_a_node_replays(sqlite_store: Store) -> None:
@@ -115,7 +116,7 @@ async def test_two_approved_writes_of_one_message_are_made_once(sqlite_store: St
     assert done.status == "completed"
 
 
-# -- 2: a judge that runs out of budget ---------------------------------------------------------
+# -- 2: a judge that runs out of budget
 
 
 class AskingVerifier:
@@ -157,7 +158,7 @@ async def test_a_judge_out_of_budget_loses_no_answer(sqlite_store: Store) -> Non
     assert first.answer == "7"
 
 
-# -- 3: a tool that cancelled itself --------------------------------------------------------------
+# -- 3: a tool that cancelled itself
 
 
 @tool(effect="read")
@@ -181,7 +182,7 @@ async def test_a_tool_that_cancelled_itself_replays(sqlite_store: Store) -> None
     assert again.answer == first.answer
 
 
-# -- 4: unlabelled searches side by side -----------------------------------------------------------
+# -- 4: unlabelled searches side by side
 
 
 async def test_unlabelled_searches_side_by_side_are_refused(sqlite_store: Store) -> None:
@@ -209,7 +210,7 @@ async def test_unlabelled_searches_side_by_side_are_refused(sqlite_store: Store)
         assert (await workflow.replay(first.id)).answer == first.answer, "silently swapped"
 
 
-# -- 5: effects that are recorded and not asked for any more ---------------------------------------
+# -- 5: effects that are recorded and not asked for any more
 
 
 async def test_an_effect_that_is_not_asked_for_any_more_is_noticed(sqlite_store: Store) -> None:
@@ -235,7 +236,7 @@ async def test_an_effect_that_is_not_asked_for_any_more_is_noticed(sqlite_store:
         await Workflow("w", graph=one_node(work, changed), **options).replay(first.id)
 
 
-# -- 6: any prefix can be replayed and resumed -------------------------------------------------------
+# -- 6: any prefix can be replayed and resumed
 
 
 class _AnyAnswer:
@@ -341,7 +342,7 @@ async def test_any_prefix_can_be_resumed(sqlite_store: Store, name: str, seed: i
             raise AssertionError(f"{where}: {error!r}") from error
 
 
-# -- 7: a parked branch whose search has picked -------------------------------------------------------
+# -- 7: a parked branch whose search has picked
 
 
 async def test_a_cancelled_parked_branch_does_nothing_more(sqlite_store: Store) -> None:
