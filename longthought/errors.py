@@ -23,6 +23,7 @@ __all__ = [
     "ReplayStopped",
     "RunBusy",
     "RunCancelled",
+    "RunEnded",
     "RunNotFound",
     "StorageError",
     "StoreTooNew",
@@ -148,6 +149,14 @@ class RunBusy(LongthoughtError):
             "Wait for it, or take the run over with --force"
         )
         self.run_id, self.owner, self.seconds_left = run_id, owner, seconds_left
+
+
+class RunEnded(LongthoughtError):
+    """Raised by ``Store.claim`` for a run that has ended, maybe only just now: replay it instead."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(f"run {run_id} has ended ({status})")
+        self.run_id, self.status = run_id, status
 
 
 class Fenced(StorageError):

@@ -196,6 +196,8 @@ class Session:
 
     def _cut_off_at(self, key: str, end: Event | None) -> bool:
         """Whether the recording itself did not go past this effect."""
+        if key in self.index.open:
+            return True  # started, and its attempt ended without an answer
         ended = self.recording.ended()
         if ended is None or ended.body["status"] in ("failed", "cancelled", "needs_attention"):
             return True

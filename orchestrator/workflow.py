@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ValidationError
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
-from longthought.errors import InvalidInput, RunBusy
+from longthought.errors import InvalidInput, RunBusy, RunEnded
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.models import BackendSettings, resolve_model
@@ -193,7 +193,10 @@ class Workflow:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
                 check_raise(await store.read(run_id), budget)
-            attempt = await self._claimed(store, run_id, force, budget, deps, watch)
+            try:
+                attempt = await self._claimed(store, run_id, force, budget, deps, watch)
+            except RunEnded:  # while we were looking
+                return await self.replay(run_id, deps=deps)
             return await self._until_rest(store, attempt, deps, watch)
 
     async def replay(self, run_id: str, *, deps: object | None = None) -> Result:
@@ -262,7 +265,12 @@ class Workflow:
         deps: object | None,
         watch: Watch | None,
     ) -> Attempt:
-        journal = await store.claim(run_id, force=force, fingerprint=self.definition.fingerprint())
+        journal = await store.claim(
+            run_id,
+            force=force,
+            fingerprint=self.definition.fingerprint(),
+            unless=ENDED if budget is None else (),
+        )
         await store.take_signals(journal)
         return Attempt(
             self.definition,
@@ -283,7 +291,7 @@ class Workflow:
         while result.status == "parked" and await store.waiting_signals(result.id):
             try:
                 attempt = await self._claimed(store, result.id, False, None, deps, watch)
-            except RunBusy:
+            except (RunBusy, RunEnded):
                 break  # whoever sent the signal was quicker
             before = result
             result = await attempt.run()

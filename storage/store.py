@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,14 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from longthought.errors import Fenced, InvalidInput, RunNotFound, StorageError, StoreTooNew
+from longthought.errors import (
+    Fenced,
+    InvalidInput,
+    RunEnded,
+    RunNotFound,
+    StorageError,
+    StoreTooNew,
+)
 from longthought.storage import checkpoints, deletion
 from longthought.storage.database import Database, migrate, open_database
 from longthought.storage.digests import canonical, new_run_key
@@ -198,25 +206,42 @@ class Store:
             raise InvalidInput("run", f"the id {run_id!r} is taken", "Choose another") from error
         return journal
 
-    async def claim(self, run_id: str, *, force: bool = False, fingerprint: str = "") -> Journal:
+    async def claim(
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        fingerprint: str = "",
+        unless: Sequence[str] = (),
+    ) -> Journal:
         """Take a run over as its next attempt, with everything recorded so far.
+
+        A run with a status in ``unless`` is left alone.
 
         Raises:
             RunNotFound: there is no such run.
             RunBusy: another live process holds it and ``force`` is false.
+            RunEnded: its status is in ``unless``.
             TraceError: its chain is broken.
             StorageError: a deleted payload makes it impossible to continue the run.
         """
         journal = Journal(run_id, b"", 1, self.writer)
         # what is long is read before the transaction that locks
         await self.database.read(lambda connection: load_rows(connection, journal))
-        await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint))
+        await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint, unless))
         return journal
 
     def _take_over(
-        self, connection: sa.Connection, journal: Journal, force: bool, fingerprint: str
+        self,
+        connection: sa.Connection,
+        journal: Journal,
+        force: bool,
+        fingerprint: str,
+        unless: Sequence[str],
     ) -> None:
         row = free_row(connection, journal.run_id, self._now(), force)
+        if row.status in unless:
+            raise RunEnded(journal.run_id, row.status)
         if row.run_key is None:
             raise StorageError(f"run {journal.run_id} has deleted payloads and cannot be continued")
         load_rows(connection, journal)

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from longthought import Workflow
+from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.storage import Event, Store
 from longthought.storage.audit import audit
+from longthought.storage.store import RunRow
 from longthought.storage.tables import runs
 from tests.chaos.checks import sequences
 from tests.chaos.nursery import Nursery
@@ -131,6 +134,24 @@ async def test_the_one_taken_over_is_fenced(pair: Pair) -> None:
     assert pair.result_of(first)["error"] == "Fenced"
     assert len(await pair.events()) == length
     await check_whole(pair)
+
+
+async def test_a_run_that_ends_while_it_is_claimed_ends_once(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = Workflow("one", model=ScriptedModel(["done"]), store=sqlite_store)
+    run = await workflow.run("Do it.")
+    stale = replace(await sqlite_store.row(run.id), status="running")
+
+    async def as_it_was(_run_id: str) -> RunRow:
+        return stale
+
+    monkeypatch.setattr(sqlite_store, "row", as_it_was)
+    again = await workflow.resume(run.id, force=True)
+    assert (again.status, again.answer, again.model_calls) == ("completed", run.answer, 0)
+    events = (await sqlite_store.read(run.id)).events
+    assert [event.type for event in events].count("attempt_started") == 1
+    assert [event.type for event in events].count("run_ended") == 1
 
 
 async def test_both_at_full_speed(pair: Pair) -> None:

@@ -2,7 +2,7 @@
 
 At each of the junctions one of four ways leads on; the scripted model takes it half of the time and
 cannot tell. Whoever stands in a dead end notices at once, or one or two steps later. No time
-passes: what is compared is how many of forty mazes are solved, and the tokens that takes.
+passes: what is compared is how many mazes are solved, and the tokens that takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel, rng
 from longthought.orchestrator.strategies import Policy
 from longthought.types import ModelRequest, text_of
 
-MAZES, JUNCTIONS, RIGHT = 40, 7, 0.5
+MAZES, JUNCTIONS, RIGHT = 24, 7, 0.5
 
 
 @dataclass(frozen=True)
