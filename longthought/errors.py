@@ -152,7 +152,7 @@ class RunBusy(LongthoughtError):
 
 
 class RunEnded(LongthoughtError):
-    """Raised by ``Store.claim`` for a run that has ended, maybe only just now: replay it instead."""
+    """Raised by ``Store.claim`` for a run that has ended, perhaps just now: replay it instead."""
 
     def __init__(self, run_id: str, status: str) -> None:
         super().__init__(f"run {run_id} has ended ({status})")

@@ -11,7 +11,7 @@ from typing import Any
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState
 from longthought.budgets.states import TRANSITIONS
-from longthought.orchestrator.strategies.policy import Ask
+from longthought.orchestrator.strategies.policy import Ask, Outcome
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
 
 __all__ = ["Branch", "Decided"]
@@ -74,3 +74,19 @@ class Branch:
             self.acting -= 1
             if not self.acting and self.slot.state is BranchState.ACTING:
                 self.slot.move(BranchState.READY)
+
+    def outcome(self) -> Outcome:
+        """What the policy is told of the branch."""
+        outcome: Outcome = {
+            "type": "told",
+            "ask": self.ask.id,
+            "status": self.status,
+            "answer": self.candidate.answer if self.candidate else None,
+            "final": self.candidate.final if self.candidate else True,
+            "score": self.verdict.score if self.verdict else None,
+            "passed": self.verdict.passed if self.verdict else None,
+            "tokens": self.tokens,
+        }
+        if self.reason:
+            outcome["reason"] = self.reason
+        return outcome

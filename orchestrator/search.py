@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
@@ -31,8 +30,10 @@ from longthought.errors import (
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
+from longthought.orchestrator.strategies.guarded import GuardedPolicy
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, Policy, State
 from longthought.storage import Event, canonical
+from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject
 
 __all__ = ["FATAL", "Search"]
@@ -46,61 +47,13 @@ FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidI
 RunBranch = Callable[[Session, Branch], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class _Inbox:
-    """Outcomes of branches in the order in which they were decided."""
-
-    outcomes: deque[Outcome] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def put(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        self.arrived.set()
-
-
-class _Watched:
-    """A policy whose own mistakes are named as such."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    def start(self, question: str, seed: int) -> State:
-        with self._mistakes("start"):
-            state = self._policy.start(question, seed)
-            canonical(state)
-            return state
-
-    def ask(self, state: State, room: int) -> list[Ask]:
-        with self._mistakes("ask"):
-            asks = self._policy.ask(state, room)
-            canonical([state, [ask.to_json() for ask in asks]])
-            return asks
-
-    def tell(self, state: State, outcome: Outcome) -> None:
-        with self._mistakes("tell"):
-            self._policy.tell(state, outcome)
-
-    def done(self, state: State) -> Pick | None:
-        with self._mistakes("done"):
-            return self._policy.done(state)
-
-    @contextmanager
-    def _mistakes(self, method: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            name = getattr(self._policy, "name", type(self._policy).__name__)
-            problem = f"{type(error).__name__}: {error}"
-            raise PolicyError(f"{name}.{method} failed: {problem}") from error
-
-
 class Search:
     """One policy at work at one place of a run; asked again after a rejection."""
 
     def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
         self.session, self.policy, self.place = session, policy, place
         self.live = asyncio.Event()
-        self._policy = _Watched(policy)
+        self._policy = GuardedPolicy(policy, len(session.models))
         self.state: State = self._policy.start(session.question, session.seed)
         self.branches: dict[str, Branch] = {}
         self.outcomes: dict[str, Outcome] = {}
@@ -117,7 +70,9 @@ class Search:
             for ask in event.body["data"]["asks"]
         }
         """Branches that the policy was told are cancelled: they are told no more."""
-        self._inbox = _Inbox()
+        self._inbox: deque[Outcome] = deque()
+        """Outcomes of branches in the order in which they were decided, not yet fed."""
+        self._arrived = asyncio.Event()
         self._running: dict[str, asyncio.Task[str]] = {}
         self._parked: set[str] = set()
         self._exhausted: str | None = None
@@ -165,7 +120,7 @@ class Search:
 
     async def _fed_by_recording(self) -> Pick | None:
         pick = self._policy.done(self.state)
-        while self._folds and (pick is None or self._next_fold() in _AFTER_A_PICK):
+        while self._folds and (pick is None or self._folds[0].body["input"] in _AFTER_A_PICK):
             event = self._folds.popleft()
             if pick is not None and event.body["input"] == "tell":
                 self._late.append(event)
@@ -178,10 +133,6 @@ class Search:
         if not self._folds:
             self.live.set()
         return pick
-
-    def _next_fold(self) -> str:
-        name: str = self._folds[0].body["input"]
-        return name
 
     def _cut_short(self) -> bool:
         """Whether a limit ended the search that this attempt has raised."""
@@ -246,18 +197,18 @@ class Search:
 
     def _take_in(self) -> Pick | None:
         """Feed everything that has arrived, in order; it is staged already."""
-        self._inbox.arrived.clear()
+        self._arrived.clear()
         if self._failure is not None:
             raise self._failure
-        while self._inbox.outcomes:
-            outcome = self._inbox.outcomes.popleft()
+        while self._inbox:
+            outcome = self._inbox.popleft()
             if outcome["status"] != "failed" and outcome.get("reason"):
                 self._short = outcome["reason"]
             self._policy.tell(self.state, outcome)
             pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
-        kind = self._time_is_up()
+        kind = self.session.time_is_up()
         if kind is not None and self._exhausted is None:
             self._exhaust(kind)
             return self._policy.done(self.state)
@@ -267,12 +218,12 @@ class Search:
         while True:
             room = self._room()
             before = canonical(self.state)
-            asks = self._policy.ask(self.state, room) if room > 0 else []
+            asks = self._policy.ask(self.state, room, self.branches) if room > 0 else []
             if not asks:
                 if canonical(self.state) != before:
                     raise PolicyError(f"{self.policy.name} changed its state without asking")
                 return
-            self._check(asks, room)
+            self.session.scope.charge(Amount(branches=len(asks)))
             self._fold("ask", {"room": room, "asks": [ask.id for ask in asks]})
             self._launch(asks)
 
@@ -280,7 +231,7 @@ class Search:
         """Nothing runs and the policy asks for nothing: parked, out of budget, or a mistake."""
         if self._parked:
             raise Suspended("branches", self.place)
-        kind = self._used_up() or self._short
+        kind = self.session.used_up() or self._short
         if kind is not None and self._exhausted is None:
             self._exhaust(kind)
             return
@@ -292,7 +243,7 @@ class Search:
         seconds = self.session.clocks.left(self.session.budget)
         try:
             async with asyncio.timeout(None if seconds is None else max(seconds, 0.001)):
-                await self._inbox.arrived.wait()
+                await self._arrived.wait()
         except TimeoutError:
             return
 
@@ -324,7 +275,7 @@ class Search:
                 self._ended(branch, task.result())
         except Exception as error:
             self._failure = self._failure or error
-        self._inbox.arrived.set()
+        self._arrived.set()
 
     def _branch_for(self, ask: Ask) -> Branch:
         session = self.session
@@ -383,11 +334,15 @@ class Search:
             branch.slot.move(final.get(how, BranchState.FAILED))
         recorded = session.index.ends.get(branch.place)
         known = recorded is not None and recorded.body["how"] == how
-        told = how in ("finished", "failed") and self.pick is None and not self._picked()
+        told = (
+            how in ("finished", "failed")
+            and self.pick is None
+            and self._policy.done(self.state) is None
+        )
         told = told and branch.ask.id not in self._cancelled
         if recorded is not None and known:
             told = bool(recorded.body.get("told", True)) and how in ("finished", "failed")
-        outcome = self._outcome(branch)
+        outcome = branch.outcome()
         tell = told and branch.ask.id not in self._recorded_tells
         if session.mode == "live":
             session.enter_chain(branch)
@@ -402,7 +357,7 @@ class Search:
         self.outcomes[branch.ask.id] = outcome
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
         if tell:
-            self._inbox.put(outcome)
+            self._inbox.append(outcome)
 
     def _recorded_end(self, branch: Branch) -> str:
         """How a branch ended whose recording stops before it is through."""
@@ -422,26 +377,10 @@ class Search:
                 self.session.enter_chain(branch)
         branch.slot.move(BranchState.CANCELLED)
 
-    def _outcome(self, branch: Branch) -> Outcome:
-        candidate, verdict = branch.candidate, branch.verdict
-        outcome: Outcome = {
-            "type": "told",
-            "ask": branch.ask.id,
-            "status": branch.status,
-            "answer": candidate.answer if candidate else None,
-            "final": candidate.final if candidate else True,
-            "score": verdict.score if verdict else None,
-            "passed": verdict.passed if verdict else None,
-            "tokens": branch.tokens,
-        }
-        if branch.reason:
-            outcome["reason"] = branch.reason
-        return outcome
-
     # -- replay ---------------------------------------------------------------------------------
 
     def _asked(self, room: int, event: Event) -> list[Ask]:
-        asks = self._policy.ask(self.state, room)
+        asks = self._policy.ask(self.state, room, self.branches)
         self.session.scope.charge(Amount(branches=len(asks)))
         names, recorded = [ask.id for ask in asks], event.body["data"]["asks"]
         if names != recorded:
@@ -457,19 +396,15 @@ class Search:
                 raise self._failure
             if ask not in self._running:
                 raise Diverged(f"{self.place}/{ask}", "recorded as ended; it did not end now")
-            self._inbox.arrived.clear()
-            await self._inbox.arrived.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         return self.outcomes[ask]
 
     def _check_outcome(self, event: Event, outcome: Outcome) -> None:
         recorded = event.body["data"]["outcome"]
         if recorded != self.session.address(outcome):
-            before: JSONObject = self.session.recording.get(recorded)
-            names = [n for n in {*before, *outcome} if before.get(n) != outcome.get(n)]
-            changes = ", ".join(
-                f"{n}: recorded {before.get(n)!r}, now {outcome.get(n)!r}" for n in sorted(names)
-            )
-            raise Diverged(f"{self.place}/{outcome['ask']}", f"the outcome differs: {changes}")
+            change = describe_change(self.session.recording.get(recorded), outcome)
+            raise Diverged(f"{self.place}/{outcome['ask']}", f"the outcome differs: {change}")
 
     def _check_rejection(self, event: Event, data: JSONObject) -> None:
         if event.body["input"] != "rejected" or event.body["data"] != data:
@@ -481,8 +416,8 @@ class Search:
         while self._running:
             if self._failure is not None:
                 raise self._failure
-            self._inbox.arrived.clear()
-            await self._inbox.arrived.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         if self._failure is not None:
             raise self._failure
         if self._parked:
@@ -553,38 +488,11 @@ class Search:
         self._fold("exhausted", data)
         self._policy.tell(self.state, {"type": "exhausted", **data})
 
-    def _time_is_up(self) -> str | None:
-        return self.session.clocks.passed(self.session.budget)
-
-    def _used_up(self) -> str | None:
-        """The limit that leaves nothing to think with. Tool calls and free models need none."""
-        scope = self.session.scope
-        for kind in ("tokens", "output_tokens", "model_calls", "branches"):
-            if scope.remaining(kind) == 0:
-                return kind
-        return "usd" if self.session.costs_money and scope.remaining("nanodollars") == 0 else None
-
     def _room(self) -> int:
         definition = self.session.definition
         most = definition.parallel or self.session.models[0].slots
         room = most - len(self._running) - len(self._parked)
-        if self._used_up() is not None or self._short is not None:
+        if self.session.used_up() is not None or self._short is not None:
             return 0
         left = self.session.scope.remaining("branches")
         return room if left is None else min(room, left)
-
-    def _check(self, asks: list[Ask], room: int) -> None:
-        names = [ask.id for ask in asks]
-        if len(asks) > room or len(set(names)) < len(names) or set(names) & set(self.branches):
-            raise PolicyError(f"{self.policy.name} asked for {names} with room for {room}")
-        for ask in asks:
-            if not ask.id or not ask.id.isprintable() or "/" in ask.id or "#" in ask.id:
-                raise PolicyError(f"{self.policy.name}: {ask.id!r} is no Ask id")
-            if ask.parent is not None and ask.parent not in self.branches:
-                raise PolicyError(f"{self.policy.name}: Ask {ask.id} has no parent {ask.parent!r}")
-            if not 0 <= ask.model < len(self.session.models):
-                raise PolicyError(f"{self.policy.name}: Ask {ask.id} names model {ask.model}")
-        self.session.scope.charge(Amount(branches=len(asks)))
-
-    def _picked(self) -> bool:
-        return self._policy.done(self.state) is not None

@@ -19,6 +19,7 @@ from longthought.budgets import (
     Budget,
     Clocks,
     Controller,
+    Kind,
     Price,
     PriceBook,
     PromptEstimator,
@@ -140,6 +141,19 @@ class Session:
     def costs_money(self) -> bool:
         """Whether any model of the run has a price other than nothing."""
         return any(self.price_of(model) not in (None, FREE) for model in self.models)
+
+    def used_up(self) -> str | None:
+        """The limit that leaves nothing to think with. Tool calls and free models need none."""
+        kinds: tuple[Kind, ...] = ("tokens", "output_tokens", "model_calls", "branches")
+        for kind in kinds:
+            if self.scope.remaining(kind) == 0:
+                return kind
+        spent = self.costs_money and self.scope.remaining("nanodollars") == 0
+        return "usd" if spent else None
+
+    def time_is_up(self) -> str | None:
+        """The limit on time that has passed."""
+        return self.clocks.passed(self.budget)
 
     def toolset(self, names: tuple[str, ...]) -> str:
         """The id of the definitions of some tools."""
