@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from benchmarks import replay
 from benchmarks.results import arguments, report
 from longthought.storage import Journal, Store, canonical
 from longthought.types import Message
@@ -230,12 +231,13 @@ async def reachable(server: str) -> bool:
 
 
 async def main() -> None:
-    """Measure SQLite, and PostgreSQL where a server answers."""
+    """Measure SQLite, PostgreSQL where a server answers, and the replay of stored runs."""
     options = arguments(str(__doc__))
     figures = await measure("sqlite", None, options.quick)
     server = os.environ.get(POSTGRES, DEFAULT_POSTGRES)
     if await reachable(server):
         figures |= await measure("postgresql", server, options.quick)
+    figures |= await replay.measure()
     report("storage", figures, options)
 
 
