@@ -176,6 +176,8 @@ def _body(step: Step) -> str:
                 text += f" [{call['name']} {call['arguments']}]"
             if step.finish_reason in ("length", "cut", "refusal"):
                 text += f" ({step.finish_reason})"
+            if step.status == "abandoned":
+                return "cancelled on the way"
             return text if step.status == "ok" else f"{step.status}: {text}"
         case "tool":
             shown = step.arguments
@@ -194,9 +196,9 @@ def _body(step: Step) -> str:
 def _style(step: Step) -> str:
     if step.status == "open":
         return "yellow"
-    if step.status not in ("ok", "cancelled") or step.passed is False:
+    if step.status not in ("ok", "abandoned") or step.passed is False:
         return "red"
-    return "dim" if step.status == "cancelled" else ""
+    return "dim" if step.status == "abandoned" else ""
 
 
 def _ending(tree: RunTree) -> list[tuple[str, str]]:
