@@ -10,10 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longthought.orchestrator.models.openai_chat import OpenAIModel
     from longthought.orchestrator.models.recorded import RecordedModel
     from longthought.orchestrator.models.registry import BackendSettings, resolve_model
-
-    from longthought.orchestrator.models.openai_chat import OpenAIModel
     from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
 
 __all__ = [
