@@ -157,6 +157,7 @@ class Attempt:
         controller: Controller | None = None,
         budget: Budget | None = None,
         prices: PriceBook | None = None,
+        pool: Scope | None = None,
         deps: object | None = None,
         watch: Watch | None = None,
     ) -> None:
@@ -169,7 +170,7 @@ class Attempt:
             index.signals = [event for event in recording.events if event.type == "signal"]
         own_budget = _limits_of(manifest, index)
         limits = budget or own_budget
-        scope = Scope("run", own_budget)
+        scope = Scope("run", own_budget, pool)
         scope.raise_limit(limits)
         scope.charge(index.charged)
         self.session = Session(
@@ -208,6 +209,8 @@ class Attempt:
                 return await self._guarded()
         finally:
             self.session.release_slots()
+            with suppress(RuntimeError):  # something is still held: its task was left to die
+                self.session.scope.close()
             if heartbeat is not None:
                 heartbeat.cancel()
                 with suppress(asyncio.CancelledError, StorageError):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -37,6 +38,15 @@ from longthought.verifiers import AnswerKind
 __all__ = ["Workflow"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Company:
+    """What goes with a run through all its attempts in this process, and is never recorded."""
+
+    pool: Scope | None = None
+    deps: object | None = None
+    watch: Watch | None = None
 
 
 class Workflow:
@@ -137,6 +147,7 @@ class Workflow:
         *,
         seed: int = 0,
         budget: Budget | None = None,
+        pool: Scope | None = None,
         deps: object | None = None,
         run_id: str | None = None,
         run_key: bytes | None = None,
@@ -145,7 +156,8 @@ class Workflow:
     ) -> Result:
         """Answer one question; recorded from the first call to the last.
 
-        ``budget`` replaces the workflow's for this run. ``deps`` reaches tools and nodes and is
+        ``budget`` replaces the workflow's for this run. ``pool`` is a budget over many runs: what
+        one spends, the others no longer have. ``deps`` reaches tools and nodes and is
         never recorded. ``watch`` is called with what happens while it happens.
 
         Raises:
@@ -154,7 +166,7 @@ class Workflow:
         """
         _check_question(question)
         limits = budget or self.definition.budget
-        self._admit(limits)
+        self._admit(limits, pool)
         manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
         async with self.opened_store() as store:
             journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
@@ -165,10 +177,11 @@ class Workflow:
                 store=store,
                 controller=self._shared_controller(),
                 prices=self._prices,
+                pool=pool,
                 deps=deps,
                 watch=watch,
             )
-            return await self._until_rest(store, attempt, deps, watch)
+            return await self._until_rest(store, attempt, _Company(pool, deps, watch))
 
     async def resume(
         self,
@@ -176,6 +189,7 @@ class Workflow:
         *,
         force: bool = False,
         budget: Budget | None = None,
+        pool: Scope | None = None,
         deps: object | None = None,
         watch: Watch | None = None,
     ) -> Result:
@@ -187,6 +201,7 @@ class Workflow:
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
+        company = _Company(pool, deps, watch)
         async with self.opened_store() as store:
             row = await store.row(run_id)
             if row.status in ENDED and budget is None:
@@ -194,10 +209,10 @@ class Workflow:
             if budget is not None:
                 check_raise(await store.read(run_id), budget)
             try:
-                attempt = await self._claimed(store, run_id, force, budget, deps, watch)
+                attempt = await self._claimed(store, run_id, company, force, budget)
             except RunEnded:  # while we were looking
                 return await self.replay(run_id, deps=deps)
-            return await self._until_rest(store, attempt, deps, watch)
+            return await self._until_rest(store, attempt, company)
 
     async def replay(self, run_id: str, *, deps: object | None = None) -> Result:
         """Run the workflow again on the recorded effects alone: no model, no tool is called.
@@ -260,37 +275,39 @@ class Workflow:
         self,
         store: Store,
         run_id: str,
-        force: bool,
-        budget: Budget | None,
-        deps: object | None,
-        watch: Watch | None,
+        company: _Company,
+        force: bool = False,
+        budget: Budget | None = None,
     ) -> Attempt:
         journal = await store.claim(
             run_id,
             force=force,
             fingerprint=self.definition.fingerprint(),
-            unless=ENDED if budget is None else (),
+            unless=() if budget is not None else ENDED,
         )
-        await store.take_signals(journal)
-        return Attempt(
-            self.definition,
-            journal,
-            store=store,
-            controller=self._shared_controller(),
-            budget=budget,
-            prices=self._prices,
-            deps=deps,
-            watch=watch,
-        )
+        try:
+            await store.take_signals(journal)
+            return Attempt(
+                self.definition,
+                journal,
+                store=store,
+                controller=self._shared_controller(),
+                budget=budget,
+                prices=self._prices,
+                pool=company.pool,
+                deps=company.deps,
+                watch=company.watch,
+            )
+        except BaseException:
+            await store.release(journal)  # nobody drives it: the next one need not wait
+            raise
 
-    async def _until_rest(
-        self, store: Store, attempt: Attempt, deps: object | None, watch: Watch | None
-    ) -> Result:
+    async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
         """Run attempts until the run rests: a signal may have come while it was parking."""
         result = await attempt.run()
         while result.status == "parked" and await store.waiting_signals(result.id):
             try:
-                attempt = await self._claimed(store, result.id, False, None, deps, watch)
+                attempt = await self._claimed(store, result.id, company)
             except (RunBusy, RunEnded):
                 break  # whoever sent the signal was quicker
             before = result
@@ -299,12 +316,13 @@ class Workflow:
                 break  # the signal was for something else
         return result
 
-    def _admit(self, limits: Budget) -> None:
-        scope = Scope("run", limits)
+    def _admit(self, limits: Budget, pool: Scope | None) -> None:
+        scope = Scope("run", limits, pool)
         kinds = self.definition.model_kinds()
         for model in self.definition.models:
             price = self._prices.price(model.name, kinds[model.name])
             admit(scope, model.name, model.capabilities, price)
+        scope.close()
 
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""

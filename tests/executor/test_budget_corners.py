@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from longthought import Budget, Context, Store, Workflow, strategies
-from longthought.budgets import PriceBook
+from longthought.budgets import PriceBook, Scope
 from longthought.errors import InvalidInput, LongthoughtError
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.tools import ToolResult, tool
@@ -161,6 +161,18 @@ async def test_backtracking_names_the_limit_that_ended_it(sqlite_store: Store) -
     assert (result.status, result.stop_reason) == ("incomplete", "tokens")
     more = await workflow.resume(result.id, budget=Budget(tokens=10_000, final_answer=0))
     assert (more.status, more.answer) == ("completed", "7")
+
+
+async def test_a_pool_is_one_budget_over_many_runs(sqlite_store: Store) -> None:
+    pool = Scope("pool", Budget(tokens=1_000, final_answer=0))
+    workflow = looking(sqlite_store, script=seven, tools=[], strategy=strategies.sample(4))
+    results = await asyncio.gather(*(workflow.run(f"q{i}", pool=pool) for i in range(30)))
+    spent = sum(result.spent["tokens"] for result in results)
+    assert spent == pool.spent.tokens
+    assert 900 <= spent <= 1_000
+    assert pool.reserved.tokens == 0
+    assert "children" not in pool.view()
+    assert {result.status for result in results} == {"completed", "incomplete"}
 
 
 async def never(request: Any) -> str:
