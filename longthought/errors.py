@@ -22,7 +22,6 @@ __all__ = [
     "QuestionRefused",
     "ReplayStopped",
     "RunBusy",
-    "RunCancelled",
     "RunEnded",
     "RunNotFound",
     "StorageError",
@@ -74,7 +73,7 @@ class BackendError(LongthoughtError):
 
     ``status`` is the HTTP status if there was one. ``retryable`` is true for faults that may pass
     (408, 409, 429, 5xx, lost connections); ``retry_after`` is the server's wish in seconds.
-    ``usage`` holds what is known to have been spent. The executor retries, charges, and in the end
+    ``sent`` is false when nothing left the process. The executor retries, charges, and in the end
     turns it into a failed branch, never into a failed run.
     """
 
@@ -226,7 +225,3 @@ class Suspended(ControlFlow):
 
 class ReplayStopped(ControlFlow):
     """Raised in a replayed branch at the point where its recording was cancelled or parked."""
-
-
-class RunCancelled(ControlFlow):
-    """Raised inside a run that was asked to stop; what is recorded stays and can be resumed."""

@@ -164,7 +164,7 @@ def current_frame() -> Frame:
     frame = _CURRENT.get()
     if frame is None:
         raise InvalidInput(
-            "ctx", "is used outside a run of its workflow", "Use it in a node, a tool or a verifier"
+            "ctx", "is used outside a run of its workflow", "Use it in a node of its graph"
         )
     return frame
 

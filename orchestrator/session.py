@@ -44,6 +44,7 @@ _LOG = logging.getLogger("longthought")
 
 Mode = Literal["live", "replay"]
 CLOCK_LIMITS: Final = ("wall", "thinking")
+_INSIDE_ANOTHER: Final = (":verify#", ":verify/", ":tool#", ":tool/", "!approval")
 MISSING: Final = object()
 """Returned for an effect that is to be performed now."""
 
@@ -224,14 +225,14 @@ class Session:
     def unasked(self) -> list[str]:
         """Recorded effects that the workflow, come to its end, has not asked for.
 
-        Left out is what stands inside another effect (a judge's calls, an approval), and what went
-        before a limit was raised: the run then took another way.
+        Left out is what stands inside another effect (calls of a judge or a tool, an approval), and
+        what went before a limit was raised: the run then took another way.
         """
         if self.limits_raised:
             return []
         found = []
         for key, event in self.index.finished.items():
-            inside = ":verify#" in key or ":verify/" in key or "!approval" in key
+            inside = any(mark in key for mark in _INSIDE_ANOTHER)
             if key not in self.asked and not inside and event.seq > self.index.raised_at:
                 found.append(key)
         return found

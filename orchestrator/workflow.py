@@ -64,8 +64,13 @@ class Workflow:
         sampling: temperature, top_p, max_tokens and so on, for every call.
         output: a pydantic model or a JSON schema for typed answers.
         graph: a LangGraph ``StateGraph`` of your own, whose nodes take ``runtime.context``.
-        parallel: branches in flight at once.
+        parallel: branches in flight at once; the slots of the first model unless given.
+        max_turns: tool turns of one branch before it has to answer.
+        max_output_tokens: output tokens of one reply where a limit is divided and none is given.
+        retry: how failed model calls are tried again.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
+        prices: a price book, or the TOML file with your own prices.
+        backend: settings for models that are given by name.
         source: ``module:attribute`` where this workflow is found again, for the command line.
 
     Raises:

@@ -112,8 +112,10 @@ class _LiveToolCall:
         session.counters.tool_calls += 1
         session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
         acting = branch.tool_running() if branch is not None else nullcontext()
+        # effects of a tool stand inside its call: a replay is handed the result and asks for none
+        inside = self.frame.places.enter(self.key.rpartition("#")[2])
         try:
-            with session.clocks.running("tool"), acting:
+            with session.clocks.running("tool"), acting, inside:
                 result = await run_tool(tool, call, deps=session.deps)
         except asyncio.CancelledError:
             self._cancelled(tool, cost)

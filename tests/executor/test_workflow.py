@@ -321,3 +321,39 @@ def test_the_graph_can_be_drawn() -> None:
     picture = Workflow("w", model=ScriptedModel("x")).graph.get_graph().draw_mermaid()
     for node in ("route", "explore", "verify", "backtrack", "answer"):
         assert node in picture
+
+
+async def test_effects_inside_a_tool_stand_inside_its_call(store: Store) -> None:
+    """A tool that asks the model itself takes no number that a replay would not take."""
+
+    @tool(effect="read")
+    async def research(topic: str, context: ToolContext) -> str:
+        """Ask the model about something.
+
+        Args:
+            topic: what.
+        """
+        ctx: Any = context.deps
+        reply = await ctx[0].model(f"about {topic}")
+        return str(reply["message"]["content"])
+
+    class State(nodes.RunState, total=False):
+        answer: str
+
+    async def work(state: State, runtime: Runtime[Context]) -> State:
+        ctx = runtime.context
+        ctx.deps.append(ctx)
+        first = (await ctx.tool("research", topic="a")).content
+        second = str((await ctx.model("then"))["message"]["content"])
+        return {"answer": f"{first}; {second}"}
+
+    graph: Any = StateGraph(State, context_schema=Context)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    graph.add_edge("work", END)
+    model = ScriptedModel(lambda request: f"re: {request['messages'][-1]['content']}")
+    workflow = Workflow("tools", model=model, tools=[research], graph=graph, store=store)
+    first = await workflow.run("q", deps=[])
+    assert first.answer == "re: about a; re: then"
+    again = await workflow.replay(first.id, deps=[])
+    assert (again.answer, again.model_calls) == (first.answer, 0)
