@@ -20,14 +20,18 @@ Builder = StateGraph[Any, Any, Any, Any]
 Compiled = CompiledStateGraph[Any, Any, Any, Any]
 
 
-class _PlacedNode(Runnable[Any, Any]):
+class _AsyncOnly(Runnable[Any, Any]):
+    """What has no synchronous form: effects are awaited."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        raise InvalidInput("graph", "is run synchronously", "Use ainvoke, or Workflow.run_sync")
+
+
+class _PlacedNode(_AsyncOnly):
     """A node that enters its place, runs, and on a suspension lets its siblings come to rest."""
 
     def __init__(self, inner: Runnable[Any, Any], name: str) -> None:
         self.inner, self.node = inner, name
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        raise InvalidInput("graph", "is run synchronously", "Use ainvoke, or Workflow.run_sync")
 
     async def ainvoke(
         self,
@@ -45,7 +49,7 @@ class _PlacedNode(Runnable[Any, Any]):
                 raise
 
 
-class _Step(Runnable[Any, Any]):
+class _Step(_AsyncOnly):
     """A placed node and the writers after it, one after the other.
 
     LangGraph's own sequence does the same inside a callback manager and a task of their own, which
@@ -54,9 +58,6 @@ class _Step(Runnable[Any, Any]):
 
     def __init__(self, node: Runnable[Any, Any], writers: Sequence[Runnable[Any, Any]]) -> None:
         self.placed, self.writers = node, writers
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        raise InvalidInput("graph", "is run synchronously", "Use ainvoke, or Workflow.run_sync")
 
     async def ainvoke(
         self,
