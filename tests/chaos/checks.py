@@ -10,7 +10,7 @@ from longthought.orchestrator.recorded import Recorded
 from longthought.storage import Event, Recording, Store
 from longthought.storage.audit import audit
 from longthought.types import text_of
-from tests.chaos.worker import build
+from tests.chaos.worker import build, verdict_name
 from tests.chaos.world import Tally
 
 __all__ = ["Ending", "check_end", "check_kill", "content_key", "sequences", "unknown_writes"]
@@ -61,7 +61,7 @@ def content_key(recording: Recording, event: Event) -> str:
             branch = re.search(r'"branch": ?(\d+)', str(request["arguments"]))
             return f"s{branch[1]}/{request['tool']}" if branch else ""
         case "verify":
-            return f"s{request['text'].split()[1].rstrip(':')}/verify"
+            return verdict_name(request["text"])
     return ""
 
 
@@ -71,6 +71,7 @@ def check_kill(recording: Recording, tally: Tally) -> list[str]:
     for event in recording.events:
         if event.type == "effect_finished" and event.body["status"] == "ok":
             tally.forbidden.add(content_key(recording, event))
+    tally.forbidden.discard("")  # what cannot be told apart by what it says
     charged = Recorded.of(recording).charged
     if charged.tokens < tally.tokens:
         problems.append(f"{tally.tokens} tokens left, {charged.tokens} are on record")

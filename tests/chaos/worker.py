@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -31,7 +32,7 @@ from longthought.tools import tool
 from longthought.types import Grant, ModelReply, ModelRequest
 from tests.chaos.world import tell
 
-__all__ = ["BRANCHES", "Job", "build"]
+__all__ = ["BRANCHES", "Job", "build", "verdict_name"]
 
 BRANCHES = 8
 WORLD = ""
@@ -166,8 +167,14 @@ async def post_plainly(branch: int, text: str, context: ToolContext) -> str:
     return await _post(branch, text, context.idempotency_key)
 
 
+def verdict_name(text: str) -> str:
+    """How the world calls the verdict on a text. Thoughts that were cut short all read the same."""
+    branch = re.match(r"branch (\d+):", text)
+    return f"s{branch[1]}/verify" if branch else ""
+
+
 async def judged(candidate: Candidate) -> bool:
-    what = f"s{candidate.text.split()[1].rstrip(':')}/verify"
+    what = verdict_name(candidate.text) or "cut/verify"
     await tell(WORLD, "start", what, kind="verify")
     await pause()
     await tell(WORLD, "end", what, kind="verify")
