@@ -355,6 +355,8 @@ class Search:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
                 session.journal.stage("fold", self.place, input="tell", data=data)
         self.outcomes[branch.ask.id] = outcome
+        if how == "cancelled":
+            session.dropped.add(branch.place)
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
         if tell:
             self._inbox.append(outcome)

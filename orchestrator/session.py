@@ -91,6 +91,8 @@ class Session:
     waiting: list[JSONObject] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
     """Keys of the recorded effects that were asked for again."""
+    dropped: set[str] = field(default_factory=set)
+    """Places of the branches that this attempt cancelled, perhaps before their first effect."""
     used_signals: set[str] = field(default_factory=set)
     _slots: dict[str, Slot] = field(default_factory=dict)
     _prices: dict[str, Price | None] = field(default_factory=dict)
@@ -225,15 +227,18 @@ class Session:
     def unasked(self) -> list[str]:
         """Recorded effects that the workflow, come to its end, has not asked for.
 
-        Left out is what stands inside another effect (calls of a judge or a tool, an approval), and
-        what went before a limit was raised: the run then took another way.
+        Left out is what stands inside another effect (calls of a judge or a tool, an approval),
+        what belongs to a branch that was cancelled again, and what went before a limit was raised:
+        the run then took another way.
         """
         if self.limits_raised:
             return []
         found = []
         for key, event in self.index.finished.items():
             inside = any(mark in key for mark in _INSIDE_ANOTHER)
-            if key not in self.asked and not inside and event.seq > self.index.raised_at:
+            dropped = any(key.startswith(f"{place}/") for place in self.dropped)
+            expected = event.seq > self.index.raised_at and not (inside or dropped)
+            if expected and key not in self.asked:
                 found.append(key)
         return found
 
