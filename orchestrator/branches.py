@@ -53,8 +53,6 @@ class Branch:
     candidate: Candidate | None = None
     verdict: Verdict | None = None
     tokens: int = 0
-    output_tokens: int = 0
-    turns: int = 0
     acting: int = 0
     """Tools that run for it now."""
     status: str = "new"

@@ -135,7 +135,6 @@ def _recorded_reply(session: Session, event: Event, branch: Branch | None) -> Mo
 def _count(branch: Branch | None, usage: Usage) -> None:
     if branch is not None:
         branch.tokens += usage.total_tokens
-        branch.output_tokens += usage.completion_tokens
 
 
 class _Grant:

@@ -78,7 +78,7 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
     reply = await call_model(session, call, defer=branch is not None)
     messages = _joined(messages, reply["message"], continues)
     if branch is not None:
-        branch.messages, branch.turns = messages, turns
+        branch.messages = messages
     return {
         "messages": messages,
         "ids": session.conversation(messages, call.known),
