@@ -1,7 +1,7 @@
 # Everything here makes its environment itself: `make demo` and `make test` need no other command.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench chaos constraints wheel-test clean links python
+.PHONY: help demo test test-engines check format bench chaos constraints wheel-test clean links python
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l '^from benchmarks.results impor
 help:
 	@echo 'make demo      set up, solve held-out puzzles, show, replay and audit a trace'
 	@echo 'make test      all tests; those for PostgreSQL when a server answers'
+	@echo 'make test-engines  the adapter against llama.cpp, built here (ENGINES="llama.cpp vllm")'
 	@echo 'make check     ruff, mypy, pyright, the import contract'
 	@echo 'make bench     all benchmarks; results go to benchmarks/RESULTS.md'
 	@echo 'make chaos     200 kill -9 at random moments, on SQLite and PostgreSQL'
@@ -29,6 +30,10 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+ENGINES ?= llama.cpp
+test-engines: $(VENV)/.dev
+	LONGTHOUGHT_ENGINES='$(ENGINES)' $(BIN)/python -m pytest tests/engines $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
-"""A server on loopback that speaks Chat Completions, with a fixed job and faults to order.
+"""A server on loopback that speaks Chat Completions and Responses, with a fixed job and faults.
 
 The address says what it does: ``/t5/v1`` answers five times with a tool call and then with a
 text, ``/t0,slow/v1`` answers at once, word by word with a pause before each. See :data:`MODES`.
+A mode with a share holds for some calls only: ``/t1,drop@30/v1`` drops 30 % of them, the same ones
+each time.
 It has no latency of its own and needs nothing but the standard library.
 
     with protocol_server() as server:
@@ -17,58 +19,45 @@ import argparse
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import urllib.request
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
+
+from benchmarks import responses_protocol
+from benchmarks.protocol_modes import MODES, RateLimit, Shares
 
 __all__ = ["FINAL", "MODES", "ProtocolServer", "in_process", "protocol_server"]
 
 FINAL = "The sum of all numbers is 42, naïve as 漢字 may seem."
 
-MODES = {
-    "tN": "N turns with tool calls before the final text (default 0)",
-    "pN": "N tool calls in each of them (default 1)",
-    "wN": "a final text of N words",
-    "ignore-max": "never stop at the maximum",
-    "hidden": "40 reasoning tokens in the usage that nobody sees",
-    "reasoning": "visible reasoning in `reasoning_content`",
-    "opaque": "visible reasoning in `reasoning`, with `reasoning_details` and call signatures",
-    "no-usage": "send no usage",
-    "running": "send the usage so far with every piece of a stream",
-    "lost-end": "close the connection after the reply and before its usage",
-    "no-done": "leave out [DONE] at the end of a stream",
-    "statusN": "refuse every call with status N and Retry-After: 7",
-    "flakyN": "refuse the first N calls of this address with 503 and Retry-After: 0",
-    "context": "refuse with 400: the context is too long",
-    "echo-key": "refuse with 401 and repeat the key",
-    "drop": "close the connection instead of answering",
-    "malformed": "answer with something that is no JSON",
-    "truncated": "close the connection in mid-reply",
-    "broken-off": "end a stream properly, but in mid-reply",
-    "empty": "answer without choices",
-    "odd": "answer with choices of a form that nobody knows",
-    "error": "answer with an error object and status 200, in mid-reply if streamed",
-    "refusal": "refuse to answer, politely",
-    "bytes": "send 7 bytes at a time",
-    "slow": "pause 20 ms before each piece of a reply",
-    "hang": "never answer",
-}
 _HIDDEN_TOKENS = 40
 _THOUGHT = ["Add", " them", " up", "."]
 _PAUSE = 0.02
+_ALIVE_PAUSE = 0.005
+_CLOSE_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class ProtocolServer:
-    """The running server. ``url`` is its root; counts are kept over all calls."""
+    """The running server. ``url`` is its root; counts are kept over all calls.
+
+    ``received`` are the bodies of the last calls, the newest last, ``heard`` their headers.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.counts: Counter[str] = Counter()
         self.flaky: Counter[str] = Counter()
+        self.received: deque[dict[str, Any]] = deque(maxlen=64)
+        self.heard: deque[dict[str, str]] = deque(maxlen=64)
+        self.open: set[Any] = set()
+        self.shares = Shares()
+        self.limits: dict[str, RateLimit] = {}
 
     def address(self, modes: str = "t0") -> str:
         """The base URL under which the server behaves as ``modes`` say, separated by commas."""
@@ -83,10 +72,18 @@ class ProtocolServer:
 class _Job:
     """One call: what its address and its body ask for."""
 
-    def __init__(self, address: str, body: bytes) -> None:
+    def __init__(self, address: str, body: bytes, *, responses: bool = False) -> None:
         self.address = address
         self.modes = [mode for mode in address.split(",") if mode]
-        self.request: dict[str, Any] = json.loads(body)
+        if "reset" in self.modes or "stall" in self.modes:
+            self.modes.append("truncated")
+        if "late-usage" in self.modes:
+            self.modes.append("lost-end")
+        self.silent = "stall" in self.modes or "late-usage" in self.modes
+        self.headers: dict[str, str] = {}
+        self.sent: dict[str, Any] = json.loads(body)
+        self.responses = responses
+        self.request = responses_protocol.chat_request(self.sent) if responses else self.sent
         self.prompt_tokens = len(_compact(self.request["messages"])) // 4
         self.stream = bool(self.request.get("stream"))
         self.limit = self._limit()
@@ -170,8 +167,12 @@ class _Job:
 
     def _call(self, turn: int, index: int) -> Iterator[dict[str, Any]]:
         arguments = json.dumps({"a": turn, "b": index + 1})
+        if self.has("bad-arguments"):
+            arguments = arguments.replace(":", "=")
         head: dict[str, Any] = {"index": index, "id": f"call_{turn}{index}", "type": "function"}
         head["function"] = {"name": "add", "arguments": ""}
+        if self.has("no-tool"):
+            head["function"]["name"] = "subtract"
         if self.has("opaque"):
             head["extra_content"] = {"signature": "s4"}
         yield {"tool_calls": [head]}
@@ -194,12 +195,17 @@ class _Connection(asyncio.Protocol):
         self.buffer = b""
         self.task: asyncio.Task[None] | None = None
         self.transport: Any = None
+        self.answered = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.server.open.add(transport)
         self.server.counts["connections"] += 1
+        self.server.counts["open"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.server.counts["open"] -= 1
+        self.server.open.discard(self.transport)
         if self.task is not None and not self.task.done():
             self.server.counts["lost"] += 1
             self.task.cancel()
@@ -225,28 +231,57 @@ class _Connection(asyncio.Protocol):
             self.reply(200, dict(self.server.counts))
             return
         modes, _, endpoint = path.lstrip("/").partition("/")
-        if endpoint != "v1/chat/completions":
+        if endpoint not in ("v1/chat/completions", "v1/responses"):
             self.refuse(404, f"there is no {path}")
             return
-        job = _Job(modes, body)
+        drawn = self.server.shares.modes(modes)
+        job = _Job(drawn, body, responses=endpoint == "v1/responses")
+        self.server.received.append(job.sent)
+        self.server.heard.append(headers)
         self.server.counts["calls"] += 1
-        if self.refused(job, headers):
+        if job.has("echo"):
+            job.headers = {f"x-echo-{name}": value for name, value in headers.items()}
+        self.answered += 1
+        if self.over_limit(job, modes) or self.refused(job, headers):
             return
-        if job.has("slow") or job.has("hang") or job.has("bytes"):
+        if job.silent or any(map(job.has, ("slow", "hang", "bytes", "alive"))):
             self.task = asyncio.get_running_loop().create_task(self.in_time(job))
         else:
             self.transport.write(b"".join(self.parts(job)))
             self.sent(job, job.completion_tokens)
 
+    def over_limit(self, job: _Job, address: str) -> bool:
+        limit = job.number("limit")
+        if not limit:
+            return False
+        rate = self.server.limits.get(address)
+        if rate is None:
+            rate = self.server.limits[address] = RateLimit(limit, job.number("period", 100))
+        wait = rate.wait(asyncio.get_running_loop().time())
+        if job.has("told"):
+            job.headers |= rate.headers()
+        if wait:
+            self.server.counts["limited"] += 1
+            headers = {**job.headers, "retry-after-ms": f"{wait:.0f}"}
+            self.refuse(429, "Too many calls", headers)
+        return wait > 0
+
     def refused(self, job: _Job, headers: dict[str, str]) -> bool:
         status = job.number("status")
+        after = job.number("after", -1)
+        more = {**job.headers, **({"retry-after": str(after)} if after >= 0 else {})}
+        if 300 <= status < 400:
+            more["location"] = f"{self.server.url}/t0/v1/chat/completions?sid=1"
+        if 300 <= status < 400:
+            more["location"] = f"{self.server.url}/t0/v1/chat/completions?sid=1"
+        echoed = f" {headers}" if job.has("echo") else ""
         if self.server.flaky[job.address] < job.number("flaky"):
             self.server.flaky[job.address] += 1
             self.refuse(503, "overloaded", {"retry-after": "0"})
-        elif job.has("drop"):
+        elif job.has("drop") or (job.has("stale") and self.answered > 1):
             self.transport.abort()
         elif status:
-            self.refuse(status, f"refused with {status}", {"retry-after": "7"})
+            self.refuse(status, f"refused with {status}{echoed}", more)
         elif job.has("context"):
             self.refuse(400, "This model's maximum context length is 16 tokens.")
         elif job.has("echo-key"):
@@ -256,9 +291,10 @@ class _Connection(asyncio.Protocol):
         elif job.has("empty") and not job.stream:
             self.reply(200, {**_envelope(), "choices": []})
         elif job.has("odd") and not job.stream:
-            self.reply(200, {**_envelope(), "choices": [{"message": [7]}]})
+            self.reply(200, {**_envelope(), "choices": [{"message": [7]}], "output": [7]})
         elif job.has("error") and not job.stream:
-            self.reply(200, {"error": {"message": "the engine died", "code": 500}})
+            message = f"the engine died{echoed}"
+            self.reply(200, {"error": {"message": message, "code": 500}}, job.headers)
         else:
             return False
         return True
@@ -267,7 +303,11 @@ class _Connection(asyncio.Protocol):
         self.server.counts["streams"] += job.stream
         self.server.counts["prompt_tokens"] += job.prompt_tokens
         self.server.counts["completion_tokens"] += tokens
-        if job.has("truncated") or job.has("lost-end"):
+        if job.has("reset"):
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_AT_ONCE)
+            self.transport.abort()
+        elif not job.silent and (job.has("truncated") or job.has("lost-end")):
             self.transport.close()
 
     async def in_time(self, job: _Job) -> None:
@@ -279,6 +319,11 @@ class _Connection(asyncio.Protocol):
             if job.has("hang"):
                 await asyncio.Event().wait()
             data = self.parts(job)
+            if job.has("alive"):
+                self.transport.write(data[0])
+            while job.has("alive"):
+                await asyncio.sleep(_ALIVE_PAUSE)
+                self.transport.write(_chunk(b": not yet\n\n") if job.stream else b" ")
             if job.has("bytes"):
                 whole = b"".join(data)
                 data = [whole[i : i + 7] for i in range(0, len(whole), 7)]
@@ -286,22 +331,28 @@ class _Connection(asyncio.Protocol):
                 await asyncio.sleep(_PAUSE if job.has("slow") else 0)
                 self.transport.write(part)
                 done += job.has("slow") and part is not data[0]
+            if job.silent:
+                await asyncio.Event().wait()
         finally:
             counts["in_flight"] -= 1
-            self.sent(job, job.completion_tokens if job.has("bytes") else done)
+            self.sent(job, job.completion_tokens if job.silent or job.has("bytes") else done)
 
     def parts(self, job: _Job) -> list[bytes]:
         """The bytes of the answer; streamed, one item for the head and one for each event."""
         if job.stream:
-            return [_head(200, "text/event-stream", None), *_events(job)]
+            parts = _responses_events(job) if job.responses else _events(job)
+            return [_head(200, "text/event-stream", None, job.headers), *parts]
         choice = {"index": 0, "message": job.message(), "finish_reason": job.finish}
         body: dict[str, Any] = {**_envelope(), "choices": [choice], "usage": job.usage()}
         if job.has("no-usage"):
             del body["usage"]
+        if job.responses:
+            body = responses_protocol.whole(job)
         text = _compact(body)
+        head = _head(200, "application/json", len(text), job.headers)
         if job.has("truncated"):
-            return [_head(200, "application/json", len(text)), text[: len(text) // 2]]
-        return [_head(200, "application/json", len(text)), text]
+            return [head, text[: len(text) // 2]]
+        return [head, text]
 
     def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         text = _compact(body)
@@ -335,7 +386,8 @@ def _events(job: _Job) -> Iterator[bytes]:
                     yield b"0\r\n\r\n"
                 return
             if number == half and job.has("error"):
-                yield event({"error": {"message": "the engine died", "code": 500}})
+                echoed = f" {job.headers}" if job.has("echo") else ""
+                yield event({"error": {"message": f"the engine died{echoed}", "code": 500}})
             yield choice(piece)
             if job.has("running"):
                 yield event({"choices": [], "usage": {**job.usage(), "completion_tokens": number}})
@@ -349,6 +401,12 @@ def _events(job: _Job) -> Iterator[bytes]:
     if not job.has("no-done"):
         yield _chunk(b"data: [DONE]\n\n")
     yield b"0\r\n\r\n"
+
+
+def _responses_events(job: _Job) -> Iterator[bytes]:
+    yield from map(_chunk, responses_protocol.events(job))
+    if not (job.has("truncated") or job.has("lost-end")):
+        yield b"0\r\n\r\n"
 
 
 def _envelope(kind: str = "chat.completion") -> dict[str, Any]:
@@ -379,6 +437,9 @@ async def _serve(server: ProtocolServer, ready: Any, stop: asyncio.Event) -> Non
         server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         ready()
         await stop.wait()
+        for transport in server.open:
+            transport.abort()
+        await asyncio.sleep(0)  # until they are closed
 
 
 @contextlib.contextmanager

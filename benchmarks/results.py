@@ -33,8 +33,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def report(name: str, figures: Mapping[str, float], options: argparse.Namespace) -> None:
-    """Print the figures; without ``--quick`` also append them to ``RESULTS.md``."""
+def report(
+    name: str, figures: Mapping[str, float], options: argparse.Namespace, *, note: str = ""
+) -> None:
+    """Print the figures; without ``--quick`` also append them to ``RESULTS.md``.
+
+    ``note`` says what else was there, such as the versions of what was compared.
+    """
     if options.json:
         print(json.dumps({"figures": dict(figures)}))
     else:
@@ -42,10 +47,10 @@ def report(name: str, figures: Mapping[str, float], options: argparse.Namespace)
         for figure, value in figures.items():
             print(f"{figure:<{width}}  {_shown(value)}")
     if not options.quick:
-        _append(name, figures)
+        _append(name, figures, note)
 
 
-def _append(name: str, figures: Mapping[str, float]) -> None:
+def _append(name: str, figures: Mapping[str, float], note: str) -> None:
     """A section per benchmark, newest last; a row per run, its figures named in the row."""
     text = RESULTS.read_text() if RESULTS.exists() else _HEADER
     heading = f"## {name}\n"
@@ -54,7 +59,8 @@ def _append(name: str, figures: Mapping[str, float]) -> None:
         text = f"{text.rstrip()}\n\n{heading}\n{table}"
     shown = "; ".join(f"{figure} {_shown(value)}" for figure, value in figures.items())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    row = f"| {today} | `python -m benchmarks.{name}` | {machine()} | {shown} |\n"
+    where = f"{machine()}; {note}" if note else machine()
+    row = f"| {today} | `python -m benchmarks.{name}` | {where} | {shown} |\n"
     before, found, after = text.partition(heading)
     body, next_heading, rest = after.partition("\n## ")
     RESULTS.write_text(before + found + body.rstrip("\n") + "\n" + row + next_heading + rest)

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from hashlib import blake2b
 
 from longthought.errors import InvalidInput
-from longthought.types import Message, ModelRequest, Usage
+from longthought.types import JSON, Message, ModelRequest, Usage
 
 __all__ = ["PromptEstimator"]
 
@@ -51,17 +51,20 @@ class PromptEstimator:
         self.part_tokens, self.capacity = part_tokens, capacity
         self._known: OrderedDict[_Key, int] = OrderedDict()
         self._missed: dict[str, int] = {}
+        self._frame = _Frame(None, None, None)
 
     def bound(self, request: ModelRequest, ids: Sequence[Hashable] = ()) -> int:
         """An upper bound of the prompt tokens; the known figure for a prompt seen before.
 
+        What stands beside the messages is looked at again only if it is another object than before.
+
         Raises:
             ValueError: ``ids`` has another length than the messages.
         """
-        messages, frame = request["messages"], _frame(request)
+        messages, frame = request["messages"], self._frame_of(request)
         if ids and len(ids) != len(messages):
             raise ValueError(f"{len(ids)} ids for {len(messages)} messages")
-        model, digest = request["model"], _digest(frame)
+        model, digest = request["model"], frame.digest
         for last in range(len(ids) - 1, -1, -1):
             key = (model, digest, ids[last])
             known = self._known.get(key)
@@ -70,8 +73,8 @@ class PromptEstimator:
                 rest = messages[last + 1 :]
                 missed = self._missed.get(model, 0) if rest else 0
                 return known + self._size(rest) + missed
-        tools = self.base_tokens if frame else 0
-        whole = self.base_tokens + tools + _bytes(frame) + self._size(messages)
+        tools = self.base_tokens if frame.size else 0
+        whole = self.base_tokens + tools + frame.size + self._size(messages)
         return whole + self._missed.get(model, 0)
 
     def learn(
@@ -92,7 +95,7 @@ class PromptEstimator:
         if usage.estimated or usage.prompt_tokens <= 0:
             return
         model = request["model"]
-        digest = _digest(_frame(request))
+        digest = self._frame_of(request).digest
         missed = usage.prompt_tokens - self.bound(request, ids)
         if missed > 0 and not (ids and (model, digest, ids[-1]) in self._known):
             self._missed[model] = self._missed.get(model, 0) + missed
@@ -104,6 +107,12 @@ class PromptEstimator:
             # hidden reasoning is counted although most templates drop it.
             again = usage.completion_tokens + self.message_tokens * (1 + calls)
             self._remember((model, digest, reply_id), usage.prompt_tokens + again)
+
+    def _frame_of(self, request: ModelRequest) -> _Frame:
+        beside = (request.get("tools"), request.get("output"), request.get("provider"))
+        if not self._frame.is_of(*beside):
+            self._frame = _Frame(*beside)
+        return self._frame
 
     def _remember(self, key: _Key, tokens: int) -> None:
         self._known[key] = tokens
@@ -136,11 +145,17 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _frame(request: ModelRequest) -> str:
-    """What stands in a prompt beside the messages, as text; empty if there is nothing."""
-    beside = (request.get("tools"), request.get("output"), request.get("provider"))
-    return json.dumps(beside, sort_keys=True, ensure_ascii=False) if any(beside) else ""
+class _Frame:
+    """What stands in a prompt beside the messages: its bytes, 0 if there is nothing, and a name."""
 
+    __slots__ = ("_beside", "digest", "size")
 
-def _digest(frame: str) -> bytes:
-    return blake2b(frame.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    def __init__(self, *beside: JSON) -> None:
+        self._beside = beside  # held, so that no other object takes the place of one of them
+        text = json.dumps(beside, sort_keys=True, ensure_ascii=False) if any(beside) else ""
+        self.size = _bytes(text)
+        self.digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def is_of(self, *beside: JSON) -> bool:
+        """Whether it was made of these very objects."""
+        return all(mine is theirs for mine, theirs in zip(self._beside, beside, strict=True))

@@ -179,6 +179,8 @@ class Scope:
             ValueError: a figure is negative or the minimum larger than the amount.
         """
         wish = self._wish(minimum if minimum is not None else amount, amount, allowance)
+        if not len(self._line) and wish.is_plain(self.accounts, allowance):
+            return self._take(wish.high, allowance)
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         waiter = Waiter(self.accounts, wish, allowance, self._take, future)
         self._line.join(waiter)

@@ -27,6 +27,8 @@ Claims = set[tuple[Account, int]]
 """(account, kind) that a waiter further ahead has a right to."""
 
 _OUTPUT = KINDS.index("output_tokens")
+_MANY = 256
+"""More callers than this do not come in one turn of the loop, or take no harm from the order."""
 
 
 class Wish:
@@ -63,6 +65,22 @@ class Wish:
         if room >= span:
             return self.steps
         return max(0, room) * self.steps // span
+
+    def is_plain(self, accounts: Sequence[Account], allowance: bool) -> bool:
+        """Whether all of it may be granted at once, because nobody who comes now would mind.
+
+        That is so where as many as could come in this turn of the loop would get all they want, or
+        where there is nothing to share. Nobody may be waiting.
+        """
+        callers = _MANY if self.steps else 1
+        high = self.high
+        for account in accounts:
+            for cap in account.caps:
+                kind = cap.kind
+                free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                if high[kind] and free < callers * high[kind]:
+                    return False
+        return True
 
     def served(
         self,

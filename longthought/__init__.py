@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from longthought.budgets import Budget, PriceBook
     from longthought.orchestrator import models, strategies
     from longthought.orchestrator.context import Context
+    from longthought.orchestrator.definition import Retry
     from longthought.orchestrator.runs import Result
     from longthought.orchestrator.workflow import Workflow
     from longthought.storage import Store
@@ -34,6 +35,7 @@ __all__ = [
     "Model",
     "PriceBook",
     "Result",
+    "Retry",
     "Store",
     "ToolContext",
     "ToolResult",
@@ -60,6 +62,7 @@ _WHERE = {
     "Model": "types",
     "PriceBook": "budgets",
     "Result": "orchestrator.runs",
+    "Retry": "orchestrator.definition",
     "Store": "storage",
     "ToolContext": "tools",
     "ToolResult": "tools",

@@ -7,6 +7,7 @@ The canonical form of each is part of the trace contract, see ``docs/trace-forma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, Required, TypeAlias, TypedDict
@@ -25,10 +26,12 @@ __all__ = [
     "Model",
     "ModelReply",
     "ModelRequest",
+    "Paced",
     "ReasoningItem",
     "Sampling",
     "ToolCallPart",
     "ToolDefinition",
+    "Turn",
     "Usage",
     "Verdict",
     "Verifier",
@@ -171,7 +174,12 @@ class Usage:
 
 
 class ModelReply(TypedDict):
-    """What a model answered. ``usage`` is :meth:`Usage.to_json`; ``model`` the resolved name."""
+    """What a model answered. ``usage`` is :meth:`Usage.to_json`; ``model`` the resolved name.
+
+    ``stopped_by`` is the stop string that ended the reply, None if it ended otherwise; it is
+    missing where none was asked for or the backend does not tell. ``granted`` is there when the
+    budget granted fewer output tokens than were wished for, and they were used up.
+    """
 
     message: Message
     finish_reason: FinishReason
@@ -179,19 +187,24 @@ class ModelReply(TypedDict):
     model: str
     fingerprint: NotRequired[str]
     logprobs: NotRequired[list[JSONObject]]
+    stopped_by: NotRequired[str | None]
+    granted: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a reply while it streams. Deltas are shown, never recorded.
 
-    ``tokens`` is the number of completion tokens this piece stands for, as far as known.
+    ``tokens`` is the number of completion tokens this piece stands for, as far as known. ``call``
+    is the whole tool call, in the one piece (of no text and no tokens) that says that its arguments
+    are complete; what it asks for may be begun before the stream ends.
     """
 
     kind: Literal["content", "reasoning", "tool_call"]
     text: str
     tokens: int = 1
     index: int = 0
+    call: ToolCallPart | None = None
 
 
 class Grant(Protocol):
@@ -221,6 +234,8 @@ class Capabilities:
     ``continues``: can go on with an unfinished assistant message (``continue_last``).
     ``inline_tools``: a tool call interrupts the text, and the reply after its result goes on with
     that same text, so that only all of them together say what was thought.
+    ``structured_output``: keeps to the JSON schema of a request's ``output``; others are told the
+    schema in the system prompt.
     """
 
     streams: bool = True
@@ -232,6 +247,7 @@ class Capabilities:
     seeds: bool = False
     logprobs: bool = False
     context_window: int | None = None
+    structured_output: bool = True
 
 
 class Model(Protocol):
@@ -269,6 +285,35 @@ class Model(Protocol):
 
     async def aclose(self) -> None:
         """Release connections, threads and memory. May be called more than once."""
+        ...
+
+
+class Turn(Protocol):
+    """The right to one call at an endpoint, now."""
+
+    def end(self) -> None:
+        """The call is over, or will not be made. Saying it twice is harmless."""
+        ...
+
+
+class Paced(Protocol):
+    """What a :class:`Model` has besides if its endpoint takes only so many calls in a minute.
+
+    Whoever makes a call takes a turn first, in the task that makes the call, and ends it
+    afterwards. ``tokens`` is an upper bound of prompt and output together. ``again`` says that it
+    is not the first try of the call; it goes ahead of others then.
+    """
+
+    def try_turn(self, tokens: int, *, again: bool = False) -> Turn | None:
+        """The turn if the call may leave at once, else None."""
+        ...
+
+    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> Turn:
+        """Wait for a turn, first come first served. Cancelling gives the place back.
+
+        Raises:
+            BackendError: it is known that there is none within so many seconds.
+        """
         ...
 
 

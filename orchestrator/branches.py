@@ -49,9 +49,13 @@ class Branch:
     messages: list[Message]
     """The conversation so far; the branch's own list."""
     step: bool = False
+    opening: int = 0
+    """How many messages the conversation began with: system prompt and question."""
     tail: list[Decided] = field(default_factory=list)
     candidate: Candidate | None = None
     verdict: Verdict | None = None
+    misfit: str = ""
+    """What is wrong with its typed answer, empty if nothing is."""
     tokens: int = 0
     acting: int = 0
     """Tools that run for it now."""

@@ -12,19 +12,20 @@ from longthought.errors import ControlFlow, InvalidInput
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.effects import (
     ModelCall,
-    call_model,
     call_tool,
     draw,
     judge_candidate,
     patched,
     suspend,
     tell_time,
+    whole_reply,
 )
 from longthought.orchestrator.graphs.branch import run_branch
 from longthought.orchestrator.places import Frame, current_frame, enter_label
 from longthought.orchestrator.search import Search
 from longthought.orchestrator.session import Session
-from longthought.orchestrator.strategies import Pick, Policy
+from longthought.orchestrator.strategies import Pick, Policy, bound
+from longthought.orchestrator.typed import find_answer
 from longthought.tools import ToolResult
 from longthought.types import (
     JSON,
@@ -89,7 +90,7 @@ class Context:
     @property
     def opening(self) -> list[Message]:
         """The system prompt and the question as messages: what every branch starts from."""
-        return [message.copy() for message in self.session.opening]
+        return [message.copy() for message in self.session.opening_of(self.session.models[0])]
 
     @property
     def branch(self) -> Branch | None:
@@ -129,7 +130,7 @@ class Context:
             output,
             continue_last,
         )
-        return await call_model(self.session, call)
+        return await whole_reply(self.session, call)
 
     async def tool(
         self, name: str, arguments: Mapping[str, JSON] | None = None, /, **more: JSON
@@ -152,8 +153,7 @@ class Context:
 
     def candidate(self, text: str, *, final: bool = True) -> Candidate:
         """A text as a candidate, with the answer found in it."""
-        kind = self.session.definition.answer
-        answer = kind.find(text) if kind else (text.strip() or None)
+        answer = find_answer(self.session.definition, text)
         return Candidate(self.question, text, answer, final)
 
     async def explore(self, policy: Policy | None = None) -> Exploration:
@@ -223,7 +223,12 @@ class Context:
     # -- for the nodes of this package ----------------------------------------------------------
 
     def new_search(self, policy: Policy) -> Search:
-        """A search whose place is here; it can be gone on with from other nodes."""
+        """A search whose place is here; it can be gone on with from other nodes.
+
+        Raises:
+            InvalidInput: the policy names a model that the workflow has not.
+        """
+        policy = bound(policy, self.session.definition.model_names())
         frame = current_frame()
         frame.claim()
         path = f"{frame.path}/search"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as _quote
 
@@ -20,7 +20,7 @@ from longthought.errors import InvalidInput, UnlabelledConcurrency
 if TYPE_CHECKING:
     from longthought.orchestrator.branches import Branch
 
-__all__ = ["Frame", "Places", "current_frame", "enter_label", "enter_node"]
+__all__ = ["Entry", "Frame", "Places", "current_frame", "enter_label", "enter_node"]
 
 
 @lru_cache(maxsize=4096)
@@ -117,17 +117,11 @@ class Places:
         """How many effects were numbered at a place so far."""
         return self._numbers.get(path, 0)
 
-    @contextmanager
-    def root(self) -> Iterator[Frame]:
+    def root(self) -> Entry:
         """The place outside all graphs."""
-        frame = Frame(self, "", None)
-        token = _CURRENT.set(frame)
-        try:
-            yield frame
-        finally:
-            _CURRENT.reset(token)
+        return Entry(Frame(self, "", None))
 
-    def enter(self, part: str, *, branch: Branch | None = None) -> AbstractContextManager[Frame]:
+    def enter(self, part: str, *, branch: Branch | None = None) -> Entry:
         """A place inside the current one.
 
         Raises:
@@ -135,24 +129,55 @@ class Places:
         """
         return self.enter_at(f"{current_frame().path}/{part}", branch=branch)
 
-    @contextmanager
-    def enter_at(self, path: str, *, branch: Branch | None = None) -> Iterator[Frame]:
+    def enter_at(self, path: str, *, branch: Branch | None = None) -> Entry:
         """A place by its whole path: for a search that several nodes go on with."""
-        parent = current_frame()
+        frame = Frame(self, path, current_frame())
+        if branch is not None:
+            frame.branch = branch
+        return Entry(frame)
+
+    def entered(self, path: str) -> None:
+        """Somebody enters a place.
+
+        Raises:
+            UnlabelledConcurrency: somebody is there.
+        """
         if path in self._entered:
             raise UnlabelledConcurrency(path)
         self._entered.add(path)
-        frame = Frame(self, path, parent)
-        if branch is not None:
-            frame.branch = branch
-        token = _CURRENT.set(frame)
-        parent.active.add(frame)
-        try:
-            yield frame
-        finally:
-            self._entered.discard(path)
-            parent.leave(frame)
-            _CURRENT.reset(token)
+
+    def left(self, path: str) -> None:
+        """Nobody is at a place any more."""
+        self._entered.discard(path)
+
+
+class Entry:
+    """A block of code at a place; entered once."""
+
+    __slots__ = ("_frame", "_token")
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def __enter__(self) -> Frame:
+        frame = self._frame
+        if frame.parent is not None:
+            frame.places.entered(frame.path)
+            frame.parent.active.add(frame)
+        self._token = _CURRENT.set(frame)
+        return frame
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        frame = self._frame
+        if frame.parent is not None:
+            frame.places.left(frame.path)
+            frame.parent.leave(frame)
+        _CURRENT.reset(self._token)
 
 
 def current_frame() -> Frame:
@@ -169,8 +194,7 @@ def current_frame() -> Frame:
     return frame
 
 
-@contextmanager
-def enter_label(label: str) -> Iterator[Frame]:
+def enter_label(label: str) -> Entry:
     """A labelled place, for concurrency inside one node.
 
     Raises:
@@ -178,12 +202,10 @@ def enter_label(label: str) -> Iterator[Frame]:
     """
     if not label:
         raise InvalidInput("label", "is empty", "Give each concurrent part a name of its own")
-    with current_frame().places.enter(quote(str(label))) as frame:
-        yield frame
+    return current_frame().places.enter(quote(str(label)))
 
 
-@contextmanager
-def enter_node(name: str, config: Mapping[str, Any]) -> Iterator[Frame]:
+def enter_node(name: str, config: Mapping[str, Any]) -> Entry:
     """The place of a graph node, from the metadata LangGraph gives its task."""
     parent = current_frame()
     metadata = config["metadata"]
@@ -192,9 +214,9 @@ def enter_node(name: str, config: Mapping[str, Any]) -> Iterator[Frame]:
     if path != name:
         part += f".{path}"
     turn = _invocation(parent, config)
-    with parent.places.enter(f"{part}~{turn}" if turn else part) as frame:
-        frame.invocation = turn
-        yield frame
+    frame = Frame(parent.places, f"{parent.path}/{part}{f'~{turn}' if turn else ''}", parent)
+    frame.invocation = turn
+    return Entry(frame)
 
 
 def _path_parts(path: tuple[Any, ...]) -> Iterator[str]:
@@ -212,6 +234,8 @@ def _invocation(parent: Frame, config: Mapping[str, Any]) -> int:
     """
     # the namespace without the node itself: it is one per call of a graph, and changes per run
     identity = config["metadata"]["langgraph_checkpoint_ns"].rpartition("|")[0]
+    if not identity:  # no graph of LangGraph's around it, as in a tool of a branch
+        identity = str(getattr(config.get("callbacks"), "parent_run_id", ""))
     turn = parent.invocations.get(identity)
     if turn is None:
         if parent.active:

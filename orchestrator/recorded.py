@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from longthought.budgets import Amount
@@ -9,6 +10,8 @@ from longthought.storage import Event, Recording
 from longthought.types import JSONObject
 
 __all__ = ["Recorded"]
+
+_ATTEMPT = "attempt_started"
 
 
 @dataclass(slots=True)
@@ -43,8 +46,26 @@ class Recorded:
     @classmethod
     def of(cls, recording: Recording, *, length: int | None = None) -> Recorded:
         """Index the first ``length`` events (all of them unless given)."""
+        return cls._over(recording.events[:length])
+
+    @classmethod
+    def by_model(cls, recording: Recording, *, length: int | None = None) -> dict[str, Amount]:
+        """What the calls of each model have cost, by its name; open ones at their reservation."""
+        models: dict[str, str] = {}
+        events = recording.events[:length]
+        for event in events:
+            if event.body.get("kind") == "model" and event.key not in models:
+                models[event.key] = recording.get(event.body["request"])["model"]
+        found = {}
+        for name in dict.fromkeys(models.values()):
+            own = (e for e in events if e.type == _ATTEMPT or models.get(e.key) == name)
+            found[name] = cls._over(own).charged
+        return found
+
+    @classmethod
+    def _over(cls, events: Iterable[Event]) -> Recorded:
         index = cls()
-        for event in recording.events[:length]:
+        for event in events:
             index._take(event)
         for tries in index.open.values():
             # every try without an end stays charged at what was reserved for it

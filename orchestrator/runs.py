@@ -26,6 +26,7 @@ from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.session import Mode, Session, Watch
+from longthought.orchestrator.typed import output_json, output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject, Message, Model, text_of
@@ -53,7 +54,8 @@ class Result:
 
     ``status``: completed, incomplete (the best answer so far; ``stop_reason`` says why no more),
     parked, needs_attention, failed or cancelled. ``spent`` counts tokens, dollars, calls and
-    seconds over all attempts. ``support`` says what the answer rests on.
+    seconds over all attempts. ``support`` says what the answer rests on. ``error`` says what went
+    wrong: why the run failed, or why the first branch did where no thought came to its end.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Result:
     support: JSONObject = field(default_factory=dict)
     waiting: Sequence[JSONObject] = ()
     error: str | None = None
+    output: Any = None
+    """The typed answer: an instance of the model given as ``output``, or the parsed JSON."""
     state: JSONObject = field(default_factory=dict, repr=False)
     """The final state of a graph of your own."""
     model_calls: int = 0
@@ -81,6 +85,8 @@ class Result:
             "stop_reason": self.stop_reason,
             "spent": self.spent,
         }
+        if self.output is not None:
+            value["output"] = output_json(self.output)
         if self.support:
             value["support"] = self.support
         if self.waiting:
@@ -190,6 +196,9 @@ class Attempt:
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=_opening(definition.system, manifest["question"]),
             limits_raised=limits != own_budget,
+            spent_by_model=(
+                Recorded.by_model(recording, length=recorded) if len(definition.models) > 1 else {}
+            ),
             deps=deps,
             watch=watch,
         )
@@ -289,7 +298,7 @@ class Attempt:
             outcome["status"] = "completed"
         else:
             outcome |= state["outcome"]
-            good = outcome["answer"] is not None
+            good = outcome["answer"] is not None and not outcome.get("unfinished")
             good = good and outcome["stop_reason"] not in (*_OUT_OF, "rejected")
             outcome["status"] = "completed" if good else "incomplete"
         reason = outcome["stop_reason"]
@@ -300,7 +309,7 @@ class Attempt:
             self._compare(outcome)
         else:
             await self._record_end(outcome["status"], reason, outcome)
-        return self._result(outcome, state if own else {})
+        return self._result(outcome, state if own else {}, error=outcome.get("error"))
 
     def _compare(self, outcome: JSONObject) -> None:
         """A replay has to come to the same end as the recording.
@@ -313,6 +322,11 @@ class Attempt:
             raise ReplayStopped("run_ended")  # it was cut off after the last effect
         recorded = self.recording.get(ended.body["outcome"]) if ended.body.get("outcome") else {}
         recorded.pop("spent", None)
+        outcome = dict(outcome)
+        if "error" not in recorded:  # once it was not recorded
+            outcome.pop("error", None)
+        if "unfinished" not in recorded and outcome.pop("unfinished", False):
+            outcome["status"] = recorded.get("status")  # once such an end passed for a whole one
         difference = describe_change(recorded, outcome)
         if difference:
             raise Diverged("run_ended", difference)
@@ -390,6 +404,7 @@ class Attempt:
             support=outcome.get("support", {}),
             waiting=waiting,
             error=error,
+            output=output_of(self.definition, outcome),
             state=state,
             model_calls=counters.model_calls,
             tool_calls=counters.tool_calls,
@@ -397,7 +412,12 @@ class Attempt:
         )
 
     def _spent(self) -> JSONObject:
-        return spent_of(self.session.scope.spent, self.session.scope.overrun, self.session.clocks)
+        scope = self.session.scope
+        value = spent_of(scope.spent, scope.overrun, self.session.clocks)
+        if len(self.session.models) > 1:
+            spent = sorted(self.session.spent_by_model.items())
+            value["by_model"] = {name: _counts(amount) for name, amount in spent}
+        return value
 
     # -- the lease ------------------------------------------------------------------------------
 
@@ -423,16 +443,20 @@ class Attempt:
 
 def spent_of(spent: Amount, overrun: Amount, clocks: Clocks) -> JSONObject:
     """What was spent, as results and traces show it: dollars and seconds beside the counts."""
-    amount = spent.to_json()
-    value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
-    value["usd"] = float(spent.usd)
-    value["model_calls"] = spent.model_calls
+    value = _counts(spent)
     value["tool_calls"] = spent.tool_calls
     value["branches"] = spent.branches
     value["seconds"] = {name: round(seconds, 3) for name, seconds in clocks.view().items()}
     if overrun:
         value["overrun"] = overrun.to_json()
     return value
+
+
+def _counts(spent: Amount) -> JSONObject:
+    """What calls of models have cost: tokens, dollars and their number."""
+    amount = spent.to_json()
+    value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
+    return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}
 
 
 def _controller(models: Sequence[Model]) -> Controller:

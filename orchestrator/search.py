@@ -53,6 +53,8 @@ class Search:
     def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
         self.session, self.policy, self.place = session, policy, place
         self.live = asyncio.Event()
+        self._most = session.definition.slots(policy)
+        """Branches in flight at once."""
         self._policy = GuardedPolicy(policy, len(session.models))
         self.state: State = self._policy.start(session.question, session.seed)
         self.branches: dict[str, Branch] = {}
@@ -253,7 +255,10 @@ class Search:
         for ask in asks:
             branch = self._branch_for(ask)
             self.branches[ask.id] = branch
-            self.session.show({"event": "branch", "branch": ask.id, "kind": ask.kind})
+            shown = {"event": "branch", "branch": ask.id, "kind": ask.kind}
+            if len(self.session.models) > 1:
+                shown["model"] = branch.model.name
+            self.session.show(shown)
             task = asyncio.create_task(self._branch(branch), name=f"branch {ask.id}")
             branch.task = self._running[ask.id] = task
             task.add_done_callback(partial(self._over, branch))
@@ -280,17 +285,20 @@ class Search:
     def _branch_for(self, ask: Ask) -> Branch:
         session = self.session
         parent = self.branches[ask.parent] if ask.parent is not None else None
-        messages = [dict(m) for m in (parent.messages if parent else session.opening)]
+        model, step = session.models[ask.model], ask.kind == "step"
+        begun = parent.messages if parent else session.opening_of(model, step=step)
+        messages = [dict(m) for m in begun]
         place = f"{self.place}/{ask.id}"
         return Branch(
             ask=ask,
             place=place,
-            model=session.models[ask.model],
+            model=model,
             slot=session.slot_at(place),
             sampling={**session.definition.sampling, **ask.sampling},
             live=self.live,
             messages=messages,  # type: ignore[arg-type]
-            step=ask.kind == "step",
+            step=step,
+            opening=parent.opening if parent else len(begun),
         )
 
     async def _branch(self, branch: Branch) -> str:
@@ -491,9 +499,7 @@ class Search:
         self._policy.tell(self.state, {"type": "exhausted", **data})
 
     def _room(self) -> int:
-        definition = self.session.definition
-        most = definition.parallel or self.session.models[0].slots
-        room = most - len(self._running) - len(self._parked)
+        room = self._most - len(self._running) - len(self._parked)
         if self.session.used_up() is not None or self._short is not None:
             return 0
         left = self.session.scope.remaining("branches")

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from longthought.budgets import (
     FREE,
+    Amount,
     Budget,
     Clocks,
     Controller,
@@ -32,11 +33,12 @@ from longthought.orchestrator.branches import Branch, Decided
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import Frame, Places
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.typed import with_schema
 from longthought.storage import Event, Journal, Recording, canonical
 from longthought.storage.difference import describe_change
 from longthought.storage.digests import payload_id, salt_of
 from longthought.tools import Tool
-from longthought.types import JSON, Delta, JSONObject, Message, Model
+from longthought.types import JSON, Delta, JSONObject, Message, Model, ToolDefinition
 
 __all__ = ["MISSING", "Mode", "Session", "Watch"]
 
@@ -80,7 +82,7 @@ class Session:
     models: list[Model]
     tools: dict[str, Tool]
     opening: list[Message]
-    """The conversation every branch starts from."""
+    """The conversation every branch starts from, see :meth:`opening_of`."""
     limits_raised: bool = False
     """Whether this attempt has higher limits than the run had before."""
     deps: object | None = None
@@ -94,9 +96,12 @@ class Session:
     dropped: set[str] = field(default_factory=set)
     """Places of the branches that this attempt cancelled, perhaps before their first effect."""
     used_signals: set[str] = field(default_factory=set)
+    spent_by_model: dict[str, Amount] = field(default_factory=dict)
+    """What the calls of each model have cost, by its name."""
     _slots: dict[str, Slot] = field(default_factory=dict)
     _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _definitions: dict[tuple[str, ...], list[ToolDefinition]] = field(default_factory=dict)
 
     @property
     def journal(self) -> Journal:
@@ -108,6 +113,13 @@ class Session:
         if not isinstance(self.recording, Journal):
             raise Diverged("run", "a replay tried to record something")
         return self.recording
+
+    def opening_of(self, model: Model, *, step: bool = False) -> list[Message]:
+        """What a branch of this model starts from; the answer's schema in it where that is told."""
+        schema = self.definition.output
+        if schema is None or not self.definition.tells_schema(model, step=step):
+            return self.opening
+        return with_schema(self.opening, schema)
 
     # -- payloads -------------------------------------------------------------------------------
 
@@ -140,6 +152,12 @@ class Session:
             self._prices[model.name] = self.prices.price(model.name, kind)
         return self._prices[model.name]
 
+    def count_spent(self, model: Model, charged: Amount) -> None:
+        """Note what a call has cost, for the breakdown of a run with several models."""
+        if len(self.models) > 1:
+            before = self.spent_by_model.get(model.name)
+            self.spent_by_model[model.name] = charged if before is None else before + charged
+
     @property
     def costs_money(self) -> bool:
         """Whether any model of the run has a price other than nothing."""
@@ -158,11 +176,19 @@ class Session:
         """The limit on time that has passed."""
         return self.clocks.passed(self.budget)
 
+    def definitions(self, names: tuple[str, ...]) -> list[ToolDefinition]:
+        """The definitions of some tools: the same list each time, which nobody changes."""
+        found = self._definitions.get(names)
+        if found is None:
+            found = [self.tools[name].spec.definition() for name in names]
+            self._definitions[names] = found
+        return found
+
     def toolset(self, names: tuple[str, ...]) -> str:
         """The id of the definitions of some tools."""
         found = self._toolsets.get(names)
         if found is None:
-            found = self.put([dict(self.tools[name].spec.definition()) for name in names])
+            found = self.put([dict(tool) for tool in self.definitions(names)])
             self._toolsets[names] = found
         return found
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy, RunEnded
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
-from longthought.orchestrator.models import BackendSettings, resolve_model
+from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
 from longthought.orchestrator.runs import (
     ENDED,
     Attempt,
@@ -28,12 +28,14 @@ from longthought.orchestrator.runs import (
     manifest_of,
 )
 from longthought.orchestrator.session import Watch
-from longthought.orchestrator.strategies import Policy, single
+from longthought.orchestrator.strategies import Policy, bound, single
+from longthought.orchestrator.typed import sent_schema
 from longthought.storage import Store
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
 from longthought.verifiers import AnswerKind
+from longthought.verifiers.json_answers import JSONKind
 
 __all__ = ["Workflow"]
 
@@ -54,23 +56,28 @@ class Workflow:
 
     Args:
         name: stands in listings and traces.
-        model: ``"embedded"``, ``"openai/NAME"``, a ``Model``, or a list of them.
+        model: ``"embedded"``, ``"openai/NAME"``, ``"BACKEND/NAME"`` with a backend of ``backends``,
+            a ``Model``, or a list of them.
         tools: what a branch may call.
-        answer: how an answer is found in prose and compared; without it the whole text counts.
+        answer: how an answer is found in prose and compared; ``output`` if that is given, else the
+            whole text counts.
         verifier: judges candidates (and steps) without knowing the expected answer.
         strategy: how to think; one sample unless given.
         budget: hard limits on each run.
         system: the system prompt.
         sampling: temperature, top_p, max_tokens and so on, for every call.
-        output: a pydantic model or a JSON schema for typed answers.
+        output: a pydantic model or a JSON schema for typed answers: ``run.output`` is an instance,
+            or the parsed JSON.
+        output_retries: how often a branch is told what is wrong with it and asked again.
         graph: a LangGraph ``StateGraph`` of your own, whose nodes take ``runtime.context``.
-        parallel: branches in flight at once; the slots of the first model unless given.
+        parallel: branches in flight at once; the slots of the models asked unless given.
         max_turns: tool turns of one branch before it has to answer.
         max_output_tokens: output tokens of one reply where a limit is divided and none is given.
         retry: how failed model calls are tried again.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
         prices: a price book, or the TOML file with your own prices.
-        backend: settings for models that are given by name.
+        backend: settings for models that are given by name and have none in ``backends``.
+        backends: settings by the name of a backend, as in a configuration file.
         source: ``module:attribute`` where this workflow is found again, for the command line.
 
     Raises:
@@ -90,6 +97,7 @@ class Workflow:
         system: str | None = None,
         sampling: Sampling | None = None,
         output: type[BaseModel] | JSONObject | None = None,
+        output_retries: int = 1,
         graph: Builder | None = None,
         parallel: int | None = None,
         max_turns: int = 32,
@@ -98,6 +106,7 @@ class Workflow:
         store: Store | str | None = None,
         prices: PriceBook | Path | None = None,
         backend: BackendSettings | None = None,
+        backends: Mapping[str, BackendSettings] | None = None,
         source: str = "",
     ) -> None:
         specs = [model] if isinstance(model, str) or not isinstance(model, Sequence) else model
@@ -107,17 +116,23 @@ class Workflow:
         for field, value in (("parallel", parallel), ("max_turns", max_turns)):
             if value is not None and value < 1:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
-        self.definition = Definition(
+        if output_retries < 0:
+            raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+        typed = None if output is None else JSONKind(output)
+        definition = Definition(
             name=name,
-            models=[resolve_model(spec, backend) for spec in specs],
+            models=[resolve_model(spec, backend, backends) for spec in specs],
+            asked_for=_names_of(specs),
             strategy=strategy or single(),
             tools=tuple(tools),
-            answer=answer,
+            answer=answer or typed,
             verifier=verifier,
             system=system,
             sampling=sampling or {},
             budget=budget or Budget(),
-            output=_schema(output),
+            output=None if typed is None else sent_schema(typed),
+            typed=typed,
+            output_retries=output_retries,
             parallel=parallel,
             max_turns=max_turns,
             max_output_tokens=max_output_tokens,
@@ -125,8 +140,11 @@ class Workflow:
             graph=graph,
             source=source,
         )
+        strategy = bound(definition.strategy, definition.model_names())
+        self.definition = replace(definition, strategy=strategy)
         self.store = store
-        self._prices = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
+        book = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
+        self._prices = priced(book, specs, backend, backends)
         self._controllers: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]
         self._controllers = WeakKeyDictionary()
 
@@ -363,12 +381,9 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     return results[0]
 
 
-def _schema(output: type[BaseModel] | JSONObject | None) -> JSONObject | None:
-    if output is None or isinstance(output, dict):
-        return output
-    if isinstance(output, type) and issubclass(output, BaseModel):
-        return output.model_json_schema()
-    raise InvalidInput("output", f"{output!r} is no schema", "Give a pydantic model or JSON schema")
+def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
+    """The names by which models were given."""
+    return tuple(spec if isinstance(spec, str) else spec.name for spec in specs)
 
 
 def _check_names(name: str, tools: Sequence[Tool]) -> None:

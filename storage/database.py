@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ __all__ = [
     "VERSION_TABLE",
     "Database",
     "Fault",
+    "driver_of",
     "fault_of",
     "open_database",
     "storage_error",
@@ -106,7 +109,7 @@ def fault_of(error: BaseException) -> Fault:
     cause: object = error.__cause__ or error
     if isinstance(cause, DBAPIError) and cause.connection_invalidated:
         return Fault.DISCONNECTED
-    if isinstance(cause, OperationalError | InterfaceError | OSError):
+    if isinstance(cause, _STORE_FAULTS):
         return Fault.STORE
     return Fault.CONTENT
 
@@ -121,7 +124,24 @@ def storage_error(error: Exception) -> StorageError:
     return told
 
 
-_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, UnicodeError, OverflowError)
+_MIGRATING = threading.Lock()
+"""Alembic keeps what it works on in one place for the whole process."""
+_MIGRATING_POLL_SECONDS = 0.01
+
+_STORE_FAULTS = (
+    OperationalError,
+    InterfaceError,
+    OSError,
+    sqlite3.OperationalError,
+    sqlite3.InterfaceError,
+)
+_FAILURES: tuple[type[Exception], ...] = (
+    SQLAlchemyError,
+    sqlite3.Error,
+    OSError,
+    UnicodeError,
+    OverflowError,
+)
 
 
 @contextmanager
@@ -141,9 +161,10 @@ class _SQLite:
         self._reading = _sqlite_engine(url, "BEGIN")
         self._writer = Worker("longthought-write")
         self._reader = Worker("longthought-read")
+        self._held: sa.Connection | None = None
 
     def write(self, work: Work[Result]) -> Awaitable[Result]:
-        return self._writer.run(lambda: _run(self._writing, work))
+        return self._writer.run(lambda: self._write(work))
 
     def read(self, work: Work[Result]) -> Awaitable[Result]:
         return self._reader.run(lambda: _run(self._reading, work))
@@ -159,6 +180,27 @@ class _SQLite:
         finally:
             engine.dispose()
 
+    def _write(self, work: Work[Result]) -> Result:
+        """One transaction on a connection that is kept: taking one costs more than a commit."""
+        with _translated():
+            if self._held is None:
+                self._held = self._writing.connect()
+            try:
+                with self._held.begin():
+                    return work(self._held)
+            except BaseException:
+                self._let_go()
+                raise
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    def _dispose(self) -> None:
+        self._let_go()
+        self._writing.dispose()
+
     async def scrub(self) -> None:
         await self._writer.run(self._truncate_log)
 
@@ -169,7 +211,7 @@ class _SQLite:
 
     async def close(self) -> None:
         await self._reader.close(self._reading.dispose)
-        await self._writer.close(self._writing.dispose)
+        await self._writer.close(self._dispose)
 
 
 class _PostgreSQL:
@@ -232,8 +274,15 @@ def _sqlite_engine(url: sa.URL, begin: str) -> sa.Engine:
         },
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    event.listen(engine, "begin", lambda connection: driver_of(connection).execute(begin))
     return engine
+
+
+def driver_of(connection: sa.Connection) -> sqlite3.Connection:
+    """SQLite's own connection below SQLAlchemy's, for statements that are prepared once."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the engine is SQLite's
+    return driver
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -266,8 +315,15 @@ async def migrate(database: Database) -> None:
     Raises:
         StoreTooNew: a newer longthought has written this store.
     """
-    if await database.read(_stored_version) != SCHEMA_VERSION:
+    if await database.read(_stored_version) == SCHEMA_VERSION:
+        return
+    # Threads and loops are told apart by nothing in Alembic, and waiting must not stop a loop.
+    while not _MIGRATING.acquire(blocking=False):  # noqa: ASYNC110 - held by threads
+        await asyncio.sleep(_MIGRATING_POLL_SECONDS)
+    try:
         await database.write(_upgrade)
+    finally:
+        _MIGRATING.release()
 
 
 def _stored_version(connection: sa.Connection) -> str | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import sqlalchemy as sa
-
 from longthought.errors import Fenced, InvalidInput, StorageError
 from longthought.storage.digests import canonical, chain_hash, payload_id, salt_of
 from longthought.storage.recording import Event, Recording, event_text
@@ -150,7 +148,7 @@ class Journal(Recording):
         if self._failure is not None:
             raise self._failure
 
-    async def create(self, row: sa.Insert) -> None:
+    async def create(self, row: dict[str, JSON]) -> None:
         """Commit the first events of a new run together with its row."""
         append = self.take()
         append.creates = row

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from longthought.errors import (
     Fenced,
@@ -33,7 +32,7 @@ from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
 from longthought.storage.rows import free_row, load_rows
 from longthought.storage.tables import runs, signals
-from longthought.storage.writer import GroupWriter, insert_rows
+from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
 from longthought.types import JSON, JSONObject
 
 __all__ = ["RunRow", "Store"]
@@ -146,7 +145,7 @@ class Store:
     def _now(self) -> sa.ColumnElement[float]:
         """The clock that leases are measured by: the database's own where processes share one."""
         if self.url.get_backend_name() == "postgresql":
-            return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+            return SERVER_CLOCK
         return sa.literal(time.time(), sa.Double)
 
     async def create_run(
@@ -187,21 +186,20 @@ class Store:
             **extra,
         )
         journal.stage("attempt_started", attempt=1, owner=self.owner)
-        dialect = sqlite if self.database.dialect == "sqlite" else postgresql
-        row = dialect.insert(runs).values(
-            id=run_id,
-            workflow=workflow,
-            status=journal.status,
-            created_at=first.body["at"],
-            attempt=1,
-            owner=self.owner,
-            lease_until=self._now() + self.lease,
-            head=journal.head,
-            length=journal.length,
-            run_key=journal.run_key,
-        )
+        row: JSONObject = {
+            "id": run_id,
+            "workflow": workflow,
+            "status": journal.status,
+            "created_at": first.body["at"],
+            "attempt": 1,
+            "owner": self.owner,
+            "lease": self.lease,
+            "head": journal.head,
+            "length": journal.length,
+            "run_key": journal.run_key,
+        }
         try:
-            await journal.create(row.on_conflict_do_nothing())
+            await journal.create(row)
         except Fenced as error:
             raise InvalidInput("run", f"the id {run_id!r} is taken", "Choose another") from error
         return journal

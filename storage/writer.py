@@ -10,18 +10,19 @@ acknowledged and not written again, which is what makes a retry safe.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from longthought.errors import Fenced, StorageError
-from longthought.storage.database import Database, Fault, fault_of, storage_error
+from longthought.storage.database import Database, Fault, driver_of, fault_of, storage_error
 from longthought.storage.tables import events, payloads, runs
 from longthought.types import JSON
 
-__all__ = ["Append", "GroupWriter", "insert_rows"]
+__all__ = ["SERVER_CLOCK", "Append", "GroupWriter", "insert_rows"]
 
 _FENCED_UPDATE = (
     sa.update(runs)
@@ -36,24 +37,49 @@ _FENCED_UPDATE = (
         status=sa.bindparam("new_status", type_=sa.Text),
         # a run that rests is nobody's: its next attempt need not wait for the lease to run out
         lease_until=sa.case(
-            (sa.bindparam("new_status", type_=sa.Text) == "running", runs.c.lease_until), else_=0.0
+            (
+                sa.bindparam("new_status", type_=sa.Text) == sa.literal_column("'running'"),
+                runs.c.lease_until,
+            ),
+            else_=sa.literal_column("0.0"),
         ),
     )
 )
 _STANDING = sa.select(runs.c.attempt, runs.c.head).where(runs.c.id == sa.bindparam("run"))
 _INSERT_EVENTS = sa.insert(events)
-_INSERT_PAYLOADS = {
-    "sqlite": sqlite.insert(payloads).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(payloads).on_conflict_do_nothing(),
-}
+SERVER_CLOCK = sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+"""What leases are measured by where processes share a server: seconds since the epoch."""
+_INSERT_RUN = (
+    postgresql.insert(runs)
+    .values(lease_until=SERVER_CLOCK + sa.bindparam("lease", type_=sa.Double))
+    .on_conflict_do_nothing()
+)
+_INSERT_PAYLOADS = postgresql.insert(payloads).on_conflict_do_nothing()
+
+
+def _prepared(statement: sa.UpdateBase, columns: Sequence[str] = ()) -> str:
+    """The statement as SQLite's own connection takes it, with a parameter ``:name`` for each."""
+    dialect = sqlite.dialect(paramstyle="named")
+    return str(statement.compile(dialect=dialect, column_keys=columns or None))
+
+
+# Written many times a second. Compiled once and run without SQLAlchemy's machinery, which costs
+# several times what SQLite itself does.
+_EVENT_COLUMNS = ("run_id", "seq", "type", "key", "body", "hash")
+_PAYLOAD_COLUMNS = ("run_id", "id", "salt", "body")
+_RUN_COLUMNS = tuple(column.name for column in runs.columns)
+_SQLITE_UPDATE = _prepared(_FENCED_UPDATE)
+_SQLITE_RUN = _prepared(sqlite.insert(runs).on_conflict_do_nothing(), _RUN_COLUMNS)
+_SQLITE_EVENTS = _prepared(_INSERT_EVENTS, _EVENT_COLUMNS)
+_SQLITE_PAYLOADS = _prepared(sqlite.insert(payloads).on_conflict_do_nothing(), _PAYLOAD_COLUMNS)
 
 
 @dataclass(slots=True, eq=False)
 class Append:
     """A contiguous piece of one run's chain that is committed whole or not at all.
 
-    ``failed`` is told an error whether or not somebody still waits; ``creates`` is the statement
-    that inserts the row of a new run, in place of advancing an old one.
+    ``failed`` is told an error whether or not somebody still waits; ``creates`` is the row of a new
+    run, which is inserted in place of advancing an old one, with ``lease`` in seconds.
     """
 
     run_id: str
@@ -65,7 +91,7 @@ class Append:
     events: list[dict[str, JSON]]
     payloads: list[dict[str, JSON]]
     failed: Callable[[StorageError], None]
-    creates: sa.Insert | None = None
+    creates: dict[str, JSON] | None = None
     settled: bool = False
     error: StorageError | None = None
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
@@ -196,8 +222,13 @@ def insert_rows(
     new_payloads: list[dict[str, JSON]],
 ) -> None:
     """Insert rows of a chain whose run row has just been advanced in the same transaction."""
+    if connection.dialect.name == "sqlite":
+        driver = driver_of(connection)
+        driver.executemany(_SQLITE_PAYLOADS, new_payloads)
+        driver.executemany(_SQLITE_EVENTS, new_events)
+        return
     if new_payloads:
-        connection.execute(_INSERT_PAYLOADS[connection.dialect.name], new_payloads)
+        connection.execute(_INSERT_PAYLOADS, new_payloads)
     if new_events:
         connection.execute(_INSERT_EVENTS, new_events)
 
@@ -205,19 +236,26 @@ def insert_rows(
 def _advance(connection: sa.Connection, piece: list[Append]) -> bool:
     first, last = piece[0], piece[-1]
     if first.creates is not None:
-        return connection.execute(first.creates).rowcount == 1
-    result = connection.execute(
-        _FENCED_UPDATE,
-        {
-            "run": first.run_id,
-            "fence_attempt": first.attempt,
-            "fence_head": first.previous,
-            "new_head": last.head,
-            "new_length": last.length,
-            "new_status": last.status,
-        },
-    )
-    return result.rowcount == 1
+        return _create(connection, first.creates)
+    figures = {
+        "run": first.run_id,
+        "fence_attempt": first.attempt,
+        "fence_head": first.previous,
+        "new_head": last.head,
+        "new_length": last.length,
+        "new_status": last.status,
+    }
+    if connection.dialect.name == "sqlite":
+        return driver_of(connection).execute(_SQLITE_UPDATE, figures).rowcount == 1
+    return connection.execute(_FENCED_UPDATE, figures).rowcount == 1
+
+
+def _create(connection: sa.Connection, row: dict[str, JSON]) -> bool:
+    """Insert the row of a new run; false if its id is taken."""
+    if connection.dialect.name == "sqlite":
+        timed = {**row, "lease_until": time.time() + row["lease"]}
+        return driver_of(connection).execute(_SQLITE_RUN, timed).rowcount == 1
+    return connection.execute(_INSERT_RUN, row).rowcount == 1
 
 
 def _stands(connection: sa.Connection, append: Append) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,10 @@ from longthought.storage.tables import metadata
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `benchmarks` stands beside the tests and is not installed
     sys.path.insert(0, str(ROOT))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: programs under test would inherit deafness to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVER = sa.make_url(
     os.environ.get("LONGTHOUGHT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")

@@ -11,16 +11,19 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from pydantic import BaseModel
+
 from longthought.errors import InvalidInput
 from longthought.tools.calculator import exact_text
 from longthought.tools.signs import QUOTES
 from longthought.tools.source import qualified_name, source_version
 from longthought.types import JSONObject
 from longthought.verifiers.expressions import normal_form
-from longthought.verifiers.numerals import find_number, last_mark, read_number
+from longthought.verifiers.json_answers import JSONKind
+from longthought.verifiers.numerals import announced_number, find_number, last_mark, read_number
 from longthought.verifiers.puzzles import parse_puzzle, solution_in
 
-__all__ = ["callable", "choice", "exact", "number", "puzzle"]
+__all__ = ["callable", "choice", "exact", "json", "number", "puzzle"]
 
 
 def number(tolerance: float | None = None) -> Number:
@@ -57,6 +60,19 @@ def choice(options: Sequence[str]) -> Choice:
         InvalidInput: fewer than two labels, empty ones, or two that differ by case alone.
     """
     return Choice(options)
+
+
+def json(form: type[BaseModel] | JSONObject) -> JSONKind:
+    """JSON of the form that a pydantic model or a JSON schema describes.
+
+    Found as the whole text, in the last fenced block, else as the last object or array in prose;
+    what is not valid is no answer. The canonical form has sorted keys, no spaces, plain numbers
+    and, for a model, its defaults, so that votes are counted by value.
+
+    Raises:
+        InvalidInput: the form is neither, or cannot be used.
+    """
+    return JSONKind(form)
 
 
 def callable(function: Callable[[str], str | None]) -> FunctionKind:  # noqa: A001 (the public name)
@@ -102,6 +118,10 @@ class Number:
         value = find_number(text)
         return None if value is None else exact_text(value)
 
+    def concludes(self, text: str) -> bool:
+        """Whether the number is announced as the answer (boxed, ``####``, "answer is")."""
+        return announced_number(text) is not None
+
     def equal(self, a: str, b: str) -> bool:
         """Equal values, or values no further apart than the tolerance."""
         if a == b:
@@ -134,6 +154,11 @@ class Exact:
             return None
         line = _bare(lines[-1]) if self.strip else lines[-1]
         return (line if self.case else line.casefold()) or None
+
+    def concludes(self, text: str) -> bool:
+        """Whether the answer is announced; the last line of a text alone is no end of a thought."""
+        marked = last_mark(text, _LABELLED)
+        return marked is not None and bool(_bare(marked))
 
     def equal(self, a: str, b: str) -> bool:
         """The same text, in the same case unless case is ignored."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from longthought.tools.signs import FRACTION_SLASH, MINUS, TIMES
 
-__all__ = ["boxed", "find_number", "last_mark", "read_number"]
+__all__ = ["announced_number", "boxed", "find_number", "last_mark", "read_number", "spelled"]
 
 MAX_CHARS = 200_000  # of a text; an answer stands at its end
 MAX_DIGITS = 1_000
@@ -47,17 +47,20 @@ def find_number(text: str) -> Fraction | None:
     is the last number that follows a ``=``, else the last number of all.
     """
     text = _plain(text[-MAX_CHARS:])
-    marked = last_mark(text)
-    if marked is not None:
-        found = _in_answer(marked)
-        if found is not None:
-            return found
+    found = _announced(text)
+    if found is not None:
+        return found
     equals = list(_EQUALS.finditer(text))
     if equals:
         found = _first(text[equals[-1].end() :].lstrip("("))
         if found is not None:
             return found
     return _last(text)
+
+
+def announced_number(text: str) -> Fraction | None:
+    """The number behind the last mark of a final answer, see :func:`find_number`; or None."""
+    return _announced(_plain(text[-MAX_CHARS:]))
 
 
 def read_number(text: str) -> Fraction | None:
@@ -93,6 +96,14 @@ def boxed(text: str, start: int) -> str:
     return _line(text, start)
 
 
+def spelled(text: str) -> str:
+    """The text with fractions that are one character written out, and with ASCII digits."""
+    if text.isascii():
+        return text
+    text = _VULGAR.sub(_spell_vulgar, text)
+    return _DIGIT.sub(lambda m: str(unicodedata.decimal(m[0], m[0])), text)
+
+
 def _line(text: str, start: int) -> str:
     """The rest of the line, or the next line that holds anything when the rest is empty."""
     rest = text[start : start + 2_000].lstrip()
@@ -101,10 +112,7 @@ def _line(text: str, start: int) -> str:
 
 def _plain(text: str) -> str:
     """The text with one minus sign, ASCII digits, and without LaTeX spacing and escapes."""
-    text = text.translate(_PLAIN)
-    text = _VULGAR.sub(_spell_vulgar, text)
-    if not text.isascii():
-        text = _DIGIT.sub(lambda m: str(unicodedata.decimal(m[0], m[0])), text)
+    text = spelled(text.translate(_PLAIN))
     text = _POWER_OF_TEN.sub(r"e\1", text)
     if "\\" in text or "{" in text:
         text = _LATEX_FRACTION.sub(r"\1/\2", text)
@@ -115,6 +123,11 @@ def _plain(text: str) -> str:
 def _spell_vulgar(match: re.Match[str]) -> str:
     spelled = unicodedata.normalize("NFKC", match[2]).replace(FRACTION_SLASH, "/")
     return f"{match[1]} {spelled}" if match[1] else spelled
+
+
+def _announced(text: str) -> Fraction | None:
+    marked = last_mark(text)
+    return None if marked is None else _in_answer(marked)
 
 
 def _in_answer(text: str) -> Fraction | None:

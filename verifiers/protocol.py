@@ -13,7 +13,15 @@ from longthought.types import (
     Verifier,
 )
 
-__all__ = ["AnswerKind", "Candidate", "JudgeContext", "Verdict", "Verifier", "verdict"]
+__all__ = [
+    "AnswerKind",
+    "Candidate",
+    "JudgeContext",
+    "Verdict",
+    "Verifier",
+    "concludes",
+    "verdict",
+]
 
 
 @runtime_checkable
@@ -40,6 +48,16 @@ class AnswerKind(Protocol):
     def equal(self, a: str, b: str) -> bool:
         """Whether two canonical forms are the same answer."""
         ...
+
+
+def concludes(kind: AnswerKind, text: str) -> bool:
+    """Whether a line of thought ends with this text: its answer is given, not just on the way.
+
+    A kind may say so itself, in a method ``concludes(text)``: numbers do, because every line of a
+    calculation holds one. For all others the thought ends as soon as ``find`` finds an answer.
+    """
+    own = getattr(kind, "concludes", None)
+    return bool(own(text)) if own is not None else kind.find(text) is not None
 
 
 def verdict(

@@ -8,11 +8,13 @@ from __future__ import annotations
 import typer
 
 from longthought.orchestrator.cli.audit import audit
+from longthought.orchestrator.cli.curve import curve
 from longthought.orchestrator.cli.demo import demo
 from longthought.orchestrator.cli.doctor import doctor
 from longthought.orchestrator.cli.models import models
 from longthought.orchestrator.cli.replay import replay, resume
 from longthought.orchestrator.cli.runs import runs, signal
+from longthought.orchestrator.cli.serve_model import serve_model
 from longthought.orchestrator.cli.settings import remember
 from longthought.orchestrator.cli.show import show
 from longthought.orchestrator.cli.solve import solve
@@ -43,6 +45,7 @@ app = typer.Typer(
 app.callback()(remember)
 app.command()(demo)
 app.command()(solve)
+app.command()(curve)
 app.command()(runs)
 app.command()(show)
 app.command()(why)
@@ -51,4 +54,5 @@ app.command()(replay)
 app.command()(audit)
 app.command()(signal)
 app.command()(models)
+app.command()(serve_model)
 app.command()(doctor)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-from longthought.errors import ConfigurationError
+from longthought.errors import ConfigurationError, InvalidInput
 
 __all__ = ["CONFIG_VARIABLE", "FILE_NAME", "Config", "load_config"]
 
@@ -28,6 +28,14 @@ _DEFAULTS: dict[str, type] = {
     "temperature": float,
     "max_tokens": int,
     "budget": dict,
+}
+_TOML_TYPES: Mapping[Any, type] = {
+    bool: bool,
+    int: int,
+    float: float,
+    str: str,
+    Mapping: dict,
+    Sequence: list,
 }
 
 
@@ -48,8 +56,9 @@ class Config:
 
     def backend_for(self, model: str) -> dict[str, Any]:
         """Settings for a model: ``[backends."openai/NAME"]`` over ``[backends.openai]``."""
-        kind = model.partition("/")[0].partition(":")[0]
-        return {**self.backends.get(kind, {}), **self.backends.get(model, {})}
+        backend = model.partition("/")[0].partition(":")[0]
+        general = {} if model == backend else self.backends.get(backend, {})
+        return _merged(general, self.backends.get(model, {}))
 
 
 def load_config(explicit: str | Path | None = None) -> Config:
@@ -82,10 +91,7 @@ def _read(path: Path) -> Config:
     store = _typed(path, "store", table.get("store", {}), _STORE)
     defaults = _typed(path, "defaults", table.get("defaults", {}), _DEFAULTS)
     _check_budget(path, defaults.get("budget", {}))
-    backends = {
-        name: _backend(path, f'backends."{name}"', entry)
-        for name, entry in _table(path, "backends", table.get("backends", {})).items()
-    }
+    backends = _backends(path, _table(path, "backends", table.get("backends", {})))
     folder = Path(store["dir"]).expanduser() if "dir" in store else None
     return Config(
         path=path.resolve(),
@@ -104,20 +110,48 @@ def _check_budget(path: Path, limits: Mapping[str, Any]) -> None:
     Budget.from_json(limits)
 
 
-def _backend(path: Path, where: str, entry: Any) -> dict[str, Any]:
-    from longthought.orchestrator.models.registry import BackendSettings
+def _backends(path: Path, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every backend, each field checked; settings of one model are checked over its backend's."""
+    from longthought.orchestrator.models.registry import BackendSettings, check_backend_name
 
-    hints = get_type_hints(BackendSettings)
-    kinds: dict[str, Any] = {}
+    kinds = _field_kinds(get_type_hints(BackendSettings))
+    entries = {
+        name: _typed(path, f"backends.{_key(name)}", table[name], kinds)
+        for name in sorted(table, key=lambda name: name.count("/"))  # a backend before its models
+    }
+    for name, entry in entries.items():
+        where = f"backends.{_key(name)}"
+        backend = name.partition("/")[0].partition(":")[0]
+        try:
+            check_backend_name(backend)
+            BackendSettings(**_merged(entries.get(backend, {}), entry))
+        except InvalidInput as error:
+            field_name = f"{where}.{error.field}" if error.field != "backends" else where
+            raise ConfigurationError(f"{path}: {field_name}", error.problem, error.fix) from None
+    return entries
+
+
+def _merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one model over those of its backend: an address replaces another."""
+    general = dict(general)
+    if "base_url" in own or "base_urls" in own:
+        general.pop("base_url", None)
+        general.pop("base_urls", None)
+    return {**general, **own}
+
+
+def _field_kinds(hints: Mapping[str, Any]) -> dict[str, type]:
+    """What TOML has for each field: the first of its types that it knows."""
+    kinds: dict[str, type] = {}
     for name, hint in hints.items():
-        members = [m for m in get_args(hint) if isinstance(m, type) and m is not type(None)]
-        if hint in (str, int, float, bool):
-            kinds[name] = hint
-        elif getattr(hint, "__origin__", None) is MappingProxyType:
-            kinds[name] = dict
-        else:
-            kinds[name] = members[0] if members and members[0] in (str, int) else str
-    return _typed(path, where, entry, kinds)
+        origins = [get_origin(part) or part for part in (hint, *get_args(hint))]
+        known = (_TOML_TYPES[one] for one in origins if one in _TOML_TYPES)
+        kinds[name] = next(known, str)
+    return kinds
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name}"'
 
 
 def _typed(path: Path, where: str, entry: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -128,7 +162,13 @@ def _typed(path: Path, where: str, entry: Any, kinds: Mapping[str, type]) -> dic
         kind = kinds[name]
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and kind is not bool):
-            words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+            words = {
+                str: "text",
+                int: "a whole number",
+                float: "a number",
+                bool: "true or false",
+                list: "a list",
+            }
             raise ConfigurationError(
                 f"{path}: {where}.{name}",
                 f"{value!r} cannot be used",

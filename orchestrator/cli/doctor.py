@@ -82,6 +82,7 @@ def checks(settings: Settings) -> list[Check]:
         ("disk", _disk),
         ("clock", _clock),
         ("embedded model", _embedded),
+        ("local models", _local_models),
         ("sandbox", _sandbox),
         ("postgresql", _postgres),
         ("keys", _keys),
@@ -177,9 +178,20 @@ def _clock(settings: Settings) -> Check:
 def _embedded(settings: Settings) -> Check:
     from longthought.orchestrator.models.embedded import EmbeddedModel
 
-    made = EmbeddedModel().fingerprint()
-    weights = str(made["weights"])[:19]
-    return Check("embedded model", True, f"{made['parameters']:,} parameters, {weights}")
+    model = EmbeddedModel()
+    for task in model.tasks:
+        model.engine_of(task)  # loads its weights
+    made = model.fingerprint()
+    found = f"{', '.join(model.tasks)}; {made['parameters']:,} parameters, {made['weights'][:19]}"
+    return Check("embedded model", True, found)
+
+
+def _local_models(settings: Settings) -> Check:
+    from longthought.orchestrator.cli.local import found_here, nothing_found, summary
+
+    servers = found_here()
+    told = f"{summary(servers)}; longthought models" if servers else nothing_found()
+    return Check("local models", True if servers else None, one_line(told, 300))
 
 
 def _sandbox(settings: Settings) -> Check:
@@ -212,7 +224,7 @@ def _postgres(settings: Settings) -> Check:
 
 def _keys(settings: Settings) -> Check:
     names = {"OPENAI_API_KEY"}
-    for backend in settings.config.backends.values():
-        names.add(str(backend.get("api_key_env", "OPENAI_API_KEY")))
+    for backend in settings.config.backends:
+        names.update(settings.backend(backend).variables)
     found = [f"{name} {'set' if os.environ.get(name) else 'not set'}" for name in sorted(names)]
     return Check("keys", None, ", ".join(found))

@@ -6,6 +6,8 @@ the same workflow from them, so that nothing has to be typed again.
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longthought.errors import InvalidInput, LongthoughtError
+from longthought.orchestrator.cli.local import asked_server
 from longthought.orchestrator.cli.settings import Settings
 from longthought.types import JSONObject
 
 if TYPE_CHECKING:
     from longthought import Workflow
     from longthought.budgets import Budget
+    from longthought.orchestrator.models import BackendSettings
     from longthought.orchestrator.strategies import Policy, Stopper
     from longthought.storage import Store
     from longthought.tools import Tool
@@ -32,17 +36,25 @@ __all__ = [
     "budget_from",
     "definition_options",
     "load_workflow",
+    "parts_of",
+    "schema_text",
     "workflow_from_options",
     "workflow_of",
 ]
 
 STRATEGIES = ("single", "sample", "best-of", "majority", "backtrack")
-VERIFIERS = ("puzzle", "number", "exact", "none")
+VERIFIERS = ("puzzle", "equations", "number", "exact", "none")
 ANSWERS = "number, exact, choice:A,B,C, puzzle or text"
 
 _DEFAULT_SAMPLES = 16
 _DEFAULT_ATTEMPTS = 16  # of a backtracking search, from the question on
 _EMBEDDED = "embedded"
+_USUAL: dict[str, JSONObject] = {
+    "puzzles": {"strategy": "best-of", "answer": "puzzle", "verifier": "puzzle"},
+    "words": {"strategy": "majority", "answer": "number", "verifier": "equations"},
+    "letters": {"strategy": "single", "answer": "number"},
+}
+"""Task of the embedded model -> what is chosen for a question of it unless it is given."""
 _FORMAT = 1
 
 
@@ -58,23 +70,27 @@ def definition_options(question: str, given: Mapping[str, Any], settings: Settin
         value = given.get(name)
         return defaults.get(name) if value is None else value
 
-    model = chosen("model") or _EMBEDDED
-    puzzle = _is_embedded(model) and _is_puzzle(question)
-    if _is_embedded(model) and given.get("base_url"):
-        raise InvalidInput("base-url", f"{model} has no server", "Give --model openai/NAME too")
-    strategy = chosen("strategy") or ("best-of" if puzzle else "single")
+    model, others = chosen("model") or _EMBEDDED, list(given.get("others") or ())
+    _check_models([model, *others], given)
+    server = asked_server(model, chosen("base_url"), settings)
+    servers = {name: asked_server(name, chosen("base_url"), settings) for name in others}
+    usual = _usual(model, server, question)
+    default = usual.get("strategy", "single")
+    strategy = chosen("strategy") or ("majority" if others and default == "single" else default)
     if strategy not in STRATEGIES:
         raise InvalidInput("strategy", f"there is no {strategy!r}", f"Use {', '.join(STRATEGIES)}")
     options: JSONObject = {
         "cli": _FORMAT,
         "model": model,
         "strategy": strategy,
-        "answer": given.get("answer") or ("puzzle" if puzzle else "text"),
-        "verifier": given.get("verifier") or ("puzzle" if puzzle else "none"),
+        "answer": given.get("answer") or usual.get("answer", "text"),
+        "verifier": given.get("verifier") or usual.get("verifier", "none"),
     }
     n = chosen("n")
     if n is None and strategy != "single":
         n = _DEFAULT_ATTEMPTS if strategy == "backtrack" else _DEFAULT_SAMPLES
+        if others and not (chosen("strategy") or usual):
+            n = 1 + len(others)  # each model once
     more = {
         "n": n,
         "wave": given.get("wave"),
@@ -82,10 +98,14 @@ def definition_options(question: str, given: Mapping[str, Any], settings: Settin
         "tools": _tool_names(given.get("tools")),
         "system": given.get("system"),
         "base_url": chosen("base_url"),
+        "server": server,
+        "others": others,
+        "servers": {name: facts for name, facts in servers.items() if facts},
+        "output": given.get("output"),
         "temperature": chosen("temperature"),
         "max_tokens": chosen("max_tokens"),
     }
-    options.update({name: value for name, value in more.items() if value not in (None, [])})
+    options.update({name: value for name, value in more.items() if value not in (None, [], {})})
     _check(options)
     return options
 
@@ -108,17 +128,47 @@ def workflow_from_options(
         raise InvalidInput("options", "are of a later version", "Upgrade longthought")
     return Workflow(
         options.get("name") or f"solve-{options['strategy']}",
-        model=model or options["model"],
+        model=model or [options["model"], *options.get("others", ())],
         strategy=_strategy(options),
         answer=_answer(options["answer"]),
         verifier=_verifier(options["verifier"]),
         tools=[_tool(name) for name in options.get("tools", ())],
         system=options.get("system"),
         sampling=_sampling(options),
+        output=_output(options),
         store=store,
         prices=settings.prices(),
-        backend=settings.backend(options["model"], options.get("base_url")),
+        backends=_backends(options, settings),
     )
+
+
+def schema_text(path: Path) -> str:
+    """The JSON schema in a file, on one line.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no JSON.
+    """
+    try:
+        schema: Any = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+        raise InvalidInput("schema", problem, "Give a file with a JSON schema") from error
+    except (ValueError, RecursionError) as error:
+        problem = f"{path} is no JSON: {error}"
+        raise InvalidInput("schema", problem, "Give a file with a JSON schema") from error
+    except RuntimeError as error:  # ~ of nobody
+        problem = f"{path} cannot be read: {error}"
+        raise InvalidInput("schema", problem, "Give a file with a JSON schema") from error
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+def parts_of(options: JSONObject) -> tuple[AnswerKind | None, Verifier | None, Sampling]:
+    """Answer kind, verifier and sampling that these options describe.
+
+    Raises:
+        InvalidInput: an option has no such value; names it.
+    """
+    return _answer(options["answer"]), _verifier(options["verifier"]), _sampling(options)
 
 
 def workflow_of(
@@ -186,18 +236,57 @@ def budget_from(given: Mapping[str, Any], before: Mapping[str, Any]) -> Budget:
 # -- details ----------------------------------------------------------------------------------
 
 
+def _check_models(models: list[str], given: Mapping[str, Any]) -> None:
+    twice = [name for name in models if models.count(name) > 1]
+    if twice:
+        raise InvalidInput("model", f"{twice[0]} is given twice", "Give each model once")
+    embedded = next((name for name in models if _is_embedded(name)), None)
+    if embedded and len(models) == 1 and given.get("base_url"):
+        raise InvalidInput("base-url", f"{embedded} has no server", "Give --model openai/NAME too")
+    for option, name in (("output", "schema"), ("images", "image")):
+        if embedded and given.get(option):
+            problem = f"{embedded} knows no {'JSON' if option == 'output' else 'pictures'}"
+            raise InvalidInput(name, problem, "Give --model openai/NAME, for example")
+
+
+def _backends(options: JSONObject, settings: Settings) -> dict[str, BackendSettings]:
+    """The settings of every backend, and of the models that are asked."""
+    url = options.get("base_url")
+    found = settings.backends(options["model"], url, options.get("server"))
+    for name in options.get("others", ()):
+        found |= settings.backends(name, url, options.get("servers", {}).get(name))
+    return found
+
+
+def _output(options: JSONObject) -> JSONObject | None:
+    """The schema of a typed answer. It is kept as text: the order of its fields counts."""
+    if "output" not in options:
+        return None
+    schema: Any = json.loads(options["output"])
+    if not isinstance(schema, dict):
+        raise InvalidInput("schema", "is no JSON object", "Write a JSON schema")
+    return schema
+
+
 def _is_embedded(model: str) -> bool:
     return model.partition("/")[0] == _EMBEDDED
 
 
-def _is_puzzle(question: str) -> bool:
-    from longthought.verifiers.puzzles import parse_puzzle
+def _usual(model: str, server: JSONObject, question: str) -> JSONObject:
+    """How a question of the embedded model, here or served, is answered unless told otherwise."""
+    if server.get("serves") == _EMBEDDED:
+        model = model.partition("/")[2]
+    if not _is_embedded(model):
+        return {}
+    from longthought.orchestrator.models.embedded import MODELS, task_of
 
-    return parse_puzzle(question) is not None
+    return _USUAL.get(task_of(model, question) or "", {}) if model in MODELS else {}
 
 
 def _check(options: JSONObject) -> None:
     """Build every part once, so that a bad option is told before anything begins."""
+    from longthought.verifiers.json_answers import JSONKind
+
     for name in ("n", "max_tokens"):
         if options.get(name, 1) < 1:
             raise InvalidInput(
@@ -206,31 +295,48 @@ def _check(options: JSONObject) -> None:
     _strategy(options)
     _answer(options["answer"])
     _verifier(options["verifier"])
+    _sampling(options)
+    schema = _output(options)
+    if schema is not None:
+        try:
+            JSONKind(schema)
+        except InvalidInput as error:
+            fix = error.fix or "Mend the file, see json-schema.org"
+            raise InvalidInput("schema", error.problem, fix) from None
     for name in options.get("tools", ()):
         _tool(name)
 
 
 def _strategy(options: JSONObject) -> Policy:
     from longthought.orchestrator import strategies
+    from longthought.orchestrator.models.steps import step_stop
 
     n, wave = options.get("n", 1), options.get("wave")
     stop = _stopper(options.get("stop"))
+    models = "all" if options.get("others") else None
     match options["strategy"]:
         case "single":
+            if models:
+                fix = "Use majority, sample, best-of or backtrack"
+                raise InvalidInput("strategy", "single asks one model of several", fix)
             return strategies.single()
         case "best-of":
             first = stop or strategies.first_pass()
-            return strategies.sample(n, wave=wave, stop=first, select=strategies.best())
+            best = strategies.best()
+            return strategies.sample(n, wave=wave, stop=first, select=best, models=models)
         case "sample" | "majority":
-            return strategies.sample(n, wave=wave, stop=stop, select=strategies.majority())
+            vote = strategies.majority()
+            return strategies.sample(n, wave=wave, stop=stop, select=vote, models=models)
         case _:
             if options["verifier"] == "none":
                 raise InvalidInput(
                     "verifier", "backtrack has none to tell it a dead end", "Give --verifier"
                 )
-            # the embedded model writes BACK where it gives up: then the search goes back for it
-            stops = (";", "BACK") if _is_embedded(options["model"]) else ("\n",)
-            return strategies.backtrack(width=2, restarts=max(0, n - 1), stop=stops)
+            serves = options.get("server", {}).get("serves")
+            kind = serves or options["model"].partition("/")[0]
+            stops = step_stop(kind, options["verifier"])
+            again = max(0, n - 1)
+            return strategies.backtrack(width=2, restarts=again, stop=stops, models=models)
 
 
 def _stopper(text: str | None) -> Stopper | None:
@@ -278,6 +384,8 @@ def _verifier(name: str) -> Verifier | None:
             return None
         case "puzzle":
             return verifiers.puzzle(integers=True)
+        case "equations":
+            return verifiers.equations()
         case "number":
             return verifiers.number()
         case "exact":
@@ -313,7 +421,12 @@ def _tool(name: str) -> Tool:
 def _sampling(options: JSONObject) -> Sampling:
     sampling: Sampling = {}
     if "temperature" in options:
-        sampling["temperature"] = float(options["temperature"])
+        temperature = float(options["temperature"])
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise InvalidInput("temperature", f"{temperature} is none", "Use 0 or more")
+        sampling["temperature"] = temperature
     if "max_tokens" in options:
         sampling["max_tokens"] = int(options["max_tokens"])
+    if "reasoning_effort" in options:
+        sampling["reasoning_effort"] = str(options["reasoning_effort"])
     return sampling

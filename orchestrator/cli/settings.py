@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from longthought.budgets import PriceBook
     from longthought.orchestrator.models import BackendSettings
     from longthought.storage import Store
+    from longthought.types import JSONObject
 
 __all__ = ["Settings", "remember", "settings_of"]
 
@@ -68,20 +69,37 @@ class Settings:
 
         return PriceBook.load(self.config.path if self.config.has_prices else None)
 
-    def backend(self, model: str, base_url: str | None = None) -> BackendSettings:
-        """The settings of a model's backend."""
-        from types import MappingProxyType
+    def backend(
+        self, model: str, base_url: str | None = None, facts: JSONObject | None = None
+    ) -> BackendSettings:
+        """The settings of a model's backend, or of a backend itself.
 
+        ``base_url`` goes before the address that is configured, ``facts`` (what the server once
+        said) after all that is.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
         from longthought.orchestrator.models import BackendSettings
+        from longthought.orchestrator.models.backends import ServerFacts
 
         fields: dict[str, Any] = self.config.backend_for(model)
         if base_url is not None:
+            fields.pop("base_urls", None)
             fields["base_url"] = base_url
-        frozen: dict[str, Any] = {
-            name: MappingProxyType(value) if isinstance(value, dict) else value
-            for name, value in fields.items()
-        }
-        return BackendSettings(**frozen)
+        return BackendSettings(**fields).informed(ServerFacts.from_json(facts))
+
+    def backends(
+        self, model: str, base_url: str | None = None, facts: JSONObject | None = None
+    ) -> dict[str, BackendSettings]:
+        """Settings by name: of every backend there is, and those of this model."""
+        from longthought.orchestrator.models.registry import BUILT_IN
+
+        found = {name: self.backend(name) for name in self.config.backends}
+        backend = model.partition("/")[0].partition(":")[0]
+        if backend in BUILT_IN or backend in found or model in found:
+            found[model] = self.backend(model, base_url, facts)
+        return found
 
 
 def settings_of(context: typer.Context) -> Settings:

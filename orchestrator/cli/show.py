@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from longthought.orchestrator.traces import BranchNode, RunTree, SearchNode, Step
 
-__all__ = ["print_tree", "show"]
+__all__ = ["print_tree", "show", "spent_by_model"]
 
 _SIGNS = {
     "picked": ("picked", "bold green"),
@@ -89,7 +89,8 @@ def print_tree(tree: RunTree, *, full: bool = False, clocks: bool = False) -> No
     from rich.tree import Tree as RichTree
 
     out = console()
-    painter = _Painter(out.width, full, tree.begun if clocks else None)
+    begun = tree.begun if clocks else None
+    painter = _Painter(out.width, full, begun, models=len(tree.models) > 1)
     root = RichTree(Text(f"{tree.id}  {tree.workflow}", style="bold"), guide_style="dim")
     root.add(Text(f"question  {one_line(_question(tree.question), out.width - 16)}"))
     for search in tree.searches:
@@ -102,10 +103,14 @@ def print_tree(tree: RunTree, *, full: bool = False, clocks: bool = False) -> No
 
 
 class _Painter:
-    """Draws branches and steps; ``begun`` is the moment offsets count from, None without them."""
+    """Draws branches and steps.
 
-    def __init__(self, width: int, full: bool, begun: float | None) -> None:
-        self.width, self.full, self.begun = width, full, begun
+    ``begun`` is the moment offsets count from, None without them; ``models`` names the model of
+    each branch.
+    """
+
+    def __init__(self, width: int, full: bool, begun: float | None, *, models: bool) -> None:
+        self.width, self.full, self.begun, self.models = width, full, begun, models
 
     def search(self, root: Tree, search: SearchNode, *, alone: bool) -> None:
         from rich.text import Text
@@ -122,6 +127,8 @@ class _Painter:
         sign, style = _SIGNS[branch.verdict]
         words = _WORDS.get(branch.verdict, branch.verdict)
         label = Text(f"{mark(sign)} {branch.id}", style=style)
+        if self.models and branch.model:
+            label.append(f"  {branch.model}", style="cyan")
         if words:
             label.append(f"  {words}")
         if branch.reason:
@@ -226,6 +233,7 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
         lines.append((f"deleted   {count(tree.deleted, 'payload')} behind a tombstone", "yellow"))
     if tree.spent:
         lines.append((f"spent     {_spent(tree.spent)}", ""))
+        lines += [(f"          {line}", "dim") for line in spent_by_model(tree.spent)]
     return lines
 
 
@@ -239,12 +247,29 @@ def _spent(spent: dict[str, Any]) -> str:
     )
 
 
+def spent_by_model(spent: dict[str, Any]) -> list[str]:
+    """What each model has cost, a line for each, where there were several."""
+    return [
+        f"{name}: {count(one['tokens'], 'token')}, {count(one['model_calls'], 'model call')}"
+        + (f", {one['usd']:.6f} dollars" if one["usd"] else "")
+        for name, one in spent.get("by_model", {}).items()
+    ]
+
+
 def _question(question: Any) -> str:
     if isinstance(question, str):
         return question
     if question is None:
         return "[deleted]"
-    return " / ".join(text_of(message) for message in question)
+    return " / ".join(_shown(message) for message in question)
+
+
+def _shown(message: Any) -> str:
+    """The text of a message; of a part that is none, what it is."""
+    content = message["content"]
+    if not isinstance(content, list):
+        return text_of(message)
+    return " ".join(str(part.get("text") or f"[{part.get('type', 'part')}]") for part in content)
 
 
 def _note(note: dict[str, Any]) -> str:

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longthought.errors import InvalidInput
-from longthought.orchestrator.cli import limits
+from longthought.errors import InvalidInput, QuestionRefused
+from longthought.orchestrator.cli import asking, limits
 from longthought.orchestrator.cli.failures import INTERRUPTED, reported
+from longthought.orchestrator.cli.local import refused
 from longthought.orchestrator.cli.options import (
     ANSWERS,
     STRATEGIES,
-    VERIFIERS,
     budget_from,
     definition_options,
+    schema_text,
     workflow_from_options,
 )
 from longthought.orchestrator.cli.output import count, one_line, print_json, progress, seconds
 from longthought.orchestrator.cli.settings import Settings, settings_of
+from longthought.orchestrator.cli.show import spent_by_model
 from longthought.orchestrator.cli.streaming import watcher
-from longthought.types import JSONObject
+from longthought.orchestrator.images import question_with_images
+from longthought.types import JSONObject, Message
 
 if TYPE_CHECKING:
     from longthought import Result, Workflow
@@ -37,14 +40,9 @@ __all__ = ["exit_code", "interrupted", "print_result", "solve"]
 def solve(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="embedded, openai/NAME or recorded:FILE.", metavar="M"),
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Address of a server that speaks Chat Completions.", metavar="URL"),
-    ] = None,
+    model: asking.Models = None,
+    base_url: asking.BaseUrl = None,
+    image: asking.Images = None,
     strategy: Annotated[
         str | None, typer.Option("--strategy", "-s", help=", ".join(STRATEGIES) + ".", metavar="S")
     ] = None,
@@ -55,16 +53,15 @@ def solve(
     stop: Annotated[
         str | None, typer.Option(help="beta:0.95, first-pass or never.", metavar="RULE")
     ] = None,
-    verifier: Annotated[
-        str | None, typer.Option(help=", ".join(VERIFIERS) + ".", metavar="V")
-    ] = None,
+    verifier: asking.Verifier = None,
     answer: Annotated[str | None, typer.Option(help=f"{ANSWERS}.", metavar="KIND")] = None,
+    schema: asking.Schema = None,
     tools: Annotated[
         str | None, typer.Option(help="calculator,python,search:FOLDER.", metavar="LIST")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of one reply.")] = None,
+    system: asking.System = None,
+    temperature: asking.Temperature = None,
+    max_tokens: asking.MaxTokens = None,
     seed: Annotated[int, typer.Option(help="Equal seeds draw equal samples.")] = 0,
     tokens: limits.Tokens = None,
     output_tokens: limits.OutputTokens = None,
@@ -84,7 +81,8 @@ def solve(
 ) -> None:
     """Answer a question; every step is recorded.
 
-    A puzzle put to the embedded model is answered best of 16, each sample verified.
+    A question of the embedded model is answered as suits its task: a puzzle best of 16, each sample
+    verified; a word problem by the vote of 16 samples whose sums were checked.
 
     \b
     Examples:
@@ -93,11 +91,14 @@ def solve(
       longthought solve "4 7 8 8 -> 24" --strategy backtrack --tokens 4000
       longthought solve "How many ...?" --model openai/NAME --base-url http://localhost:11434/v1 \\
           --answer number --strategy sample -n 16 --stop beta:0.95
+      longthought solve "Who is on it?" --model openai/A --model openai/B --image photo.png \\
+          --schema person.json --json
     """
     settings = settings_of(context)
     question = _question(question)
     given = {
-        "model": model,
+        "model": model[0] if model else None,
+        "others": model[1:] if model else None,
         "base_url": base_url,
         "strategy": strategy,
         "n": n,
@@ -105,6 +106,8 @@ def solve(
         "stop": stop,
         "verifier": verifier,
         "answer": answer,
+        "output": schema_text(schema) if schema else None,
+        "images": image,
         "tools": tools,
         "system": system,
         "temperature": temperature,
@@ -115,6 +118,7 @@ def solve(
     )
     budget = budget_from(limited, settings.config.defaults.get("budget", {}))
     options = definition_options(question, given, settings)
+    asked = question_with_images(question, image) if image else question
     run_id = run_id or f"run-{uuid.uuid4().hex[:16]}"
     watch = watcher(options["strategy"], as_json) if stream else None
     shown = stream or as_json
@@ -122,7 +126,7 @@ def solve(
     async def answered() -> Result:
         async with settings.store() as store:
             workflow = workflow_from_options(options, settings, store)
-            return await _run(workflow, question, seed, budget, run_id, options, watch)
+            return await _run(workflow, asked, seed, budget, run_id, options, watch)
 
     try:
         with progress(f"thinking about {one_line(question, 40)}", quiet=shown) as tell:
@@ -131,6 +135,8 @@ def solve(
             result = asyncio.run(answered())
     except KeyboardInterrupt:
         raise interrupted(settings, run_id) from None
+    except QuestionRefused as error:
+        raise refused(error, question, options) from None
     if as_json and stream:
         typer.echo(json.dumps({"event": "result", **result.to_json()}, ensure_ascii=False))
     elif as_json:
@@ -142,7 +148,7 @@ def solve(
 
 async def _run(
     workflow: Workflow,
-    question: str,
+    question: str | list[Message],
     seed: int,
     budget: Budget,
     run_id: str,
@@ -168,6 +174,7 @@ def print_result(result: Result) -> None:
         lines.append(("rests on", _support(result.support)))
     if result.spent:
         lines.append(("spent", _spent(result.spent)))
+        lines += [("", line) for line in spent_by_model(result.spent)]
     if result.error:
         lines.append(("error", one_line(result.error, 2000)))
     for wait in result.waiting:

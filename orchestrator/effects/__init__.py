@@ -4,6 +4,7 @@ from longthought.orchestrator.effects.model_calls import ModelCall, call_model
 from longthought.orchestrator.effects.small import draw, patched, suspend, tell_time
 from longthought.orchestrator.effects.tool_calls import call_tool
 from longthought.orchestrator.effects.verdicts import judge_candidate
+from longthought.orchestrator.effects.whole_replies import whole_reply
 
 __all__ = [
     "ModelCall",
@@ -14,4 +15,5 @@ __all__ = [
     "patched",
     "suspend",
     "tell_time",
+    "whole_reply",
 ]

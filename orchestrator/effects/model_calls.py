@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from longthought.budgets import (
     Amount,
+    Permit,
     Reservation,
     admit,
     call_bound,
@@ -35,7 +38,9 @@ from longthought.types import (
     Model,
     ModelReply,
     ModelRequest,
+    Paced,
     Sampling,
+    Turn,
     Usage,
 )
 
@@ -45,6 +50,8 @@ _FIRST_GRANT = 256
 """Output tokens granted at first to a model that can ask for more while it generates."""
 _LEAST_GRANT = 32
 """Fewer output tokens than this are not worth a call."""
+_PROMPT_PER_OUTPUT = 8
+"""Sending a prompt again to continue a reply is worth one output token for so many of its own."""
 
 
 @dataclass(slots=True)
@@ -60,12 +67,16 @@ class ModelCall:
     known: Sequence[str] = ()
     last_answer: bool = False
     """Whether the tokens kept back for a final answer may be used."""
+    goes_on: bool = False
+    """Whether it continues a reply that was cut short: not worth a prompt for a few tokens."""
+    least_output: int = 0
+    """Output tokens below which the call is of no use."""
 
     def request(self, session: Session) -> ModelRequest:
         """The request as the model gets it."""
         request: ModelRequest = {"model": self.model.name, "messages": list(self.messages)}
         if self.tools:
-            request["tools"] = [session.tools[name].spec.definition() for name in self.tools]
+            request["tools"] = session.definitions(self.tools)
         if self.sampling:
             request["sampling"] = self.sampling
         if self.output is not None:
@@ -166,6 +177,7 @@ class _LiveCall:
         self.request = call.request(session)
         self.model = call.model
         self.price = session.price_of(self.model)
+        self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
         self.reservation: Reservation | None = None
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
@@ -190,9 +202,7 @@ class _LiveCall:
             try:
                 reply = await self._try()
             except BackendError as error:
-                if not error.retryable or number == retry.attempts:
-                    self._finish_failed(error)
-                    raise
+                self._stop_if_vain(error, number)
                 await self._pause(error, number)
             except QuestionRefused as error:
                 self._finish("refused", _fields(error))
@@ -208,13 +218,42 @@ class _LiveCall:
     # -- one try --------------------------------------------------------------------------------
 
     async def _try(self) -> ModelReply:
-        session, slot = self.session, self.session.slot(self.frame)
-        with session.clocks.running("queue"):
-            await self._reserve()
-            permit = session.controller.permit(self.model.name, slot)
-            if session.controller.would_wait(self.model.name):
-                await self._committed()  # what is decided should not wait in memory for a slot
-            await self._or_release(permit.__aenter__())
+        session = self.session
+        turn: Turn | None = None
+        permit: Permit | None = None
+        try:
+            with session.clocks.running("queue"):
+                await self._reserve()
+                if self.paced is not None:
+                    turn = await self._turn(self.paced)
+                permit = session.controller.permit(self.model.name, session.slot(self.frame))
+                if session.controller.would_wait(self.model.name):
+                    await self._committed()  # what is decided should not wait in memory for a slot
+                await self._or_release(permit.__aenter__())
+            return await self._generate()
+        finally:
+            if permit is not None:
+                permit.release()
+            if turn is not None:
+                turn.end()
+
+    async def _turn(self, paced: Paced) -> Turn:
+        """A turn at the endpoint; it is waited for without a slot."""
+        assert self.reservation is not None  # noqa: S101 - reserved before
+        tokens = self.prompt_tokens + self.reservation.amount.output_tokens
+        try:
+            turn = paced.try_turn(tokens, again=self.tried)
+            if turn is None:
+                await self._committed()  # nor should it wait in memory for a turn
+                within = self._longest_wait()
+                turn = await paced.turn(tokens, again=self.tried, within=within)
+        except BaseException:
+            self._end(release=True)
+            raise
+        return turn
+
+    async def _generate(self) -> ModelReply:
+        session = self.session
         try:
             self.started_at = session.now
             await self._dispatch()
@@ -240,12 +279,13 @@ class _LiveCall:
             # an adapter's own mistake is a backend failure to the run: it must not kill siblings
             self._end(release=False)
             raise BackendError(f"{type(error).__name__}: {error}") from error
-        finally:
-            await permit.__aexit__(None, None, None)
 
     async def _reserve(self) -> None:
         wish = self._wished_output()
-        least = min(wish, _LEAST_GRANT)
+        least = max(_LEAST_GRANT, self.call.least_output)
+        if self.call.goes_on:
+            least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
+        least = min(wish, least)
         scope = self.session.scope
         self.reservation = await scope.reserve(
             call_bound(self.price, self.prompt_tokens, wish),
@@ -325,10 +365,38 @@ class _LiveCall:
     async def _pause(self, error: BackendError, number: int) -> None:
         """Wait before the next try; the slot is free meanwhile, lost money is on record."""
         retry = self.session.definition.retry
-        most = min(retry.cap, retry.base * 2 ** (number - 1))
-        seconds = error.retry_after if error.retry_after is not None else random.uniform(0, most)
+        if error.retry_after is None:
+            seconds = random.uniform(0, min(retry.cap, retry.base * 2 ** (number - 1)))
+        else:  # not a moment sooner, and not all at the same moment
+            seconds = error.retry_after + random.uniform(0, min(retry.cap, retry.base))
         with self.session.clocks.running("queue"):
-            await asyncio.sleep(min(seconds, retry.cap))
+            await asyncio.sleep(seconds)
+
+    def _stop_if_vain(self, error: BackendError, number: int) -> None:
+        """Record and raise the failure of the call if it is not to be tried again.
+
+        Raises:
+            BackendError: there is no further try, or none that could leave in time.
+        """
+        wish = error.retry_after or 0.0
+        if not error.retryable or number == self.session.definition.retry.attempts:
+            self._finish_failed(error)
+            raise error
+        if wish > self._longest_wait():
+            told = (
+                f"{error}; it wants no call for {wish:.0f} s, which is longer than this call "
+                f"can wait ({self._longest_wait():.0f} s)"
+            )
+            late = BackendError(told, status=error.status, retry_after=wish)
+            self._finish_failed(late)
+            raise late from error
+
+    def _longest_wait(self) -> float:
+        """Seconds that are worth waiting before a try: all that the run has left, at most."""
+        session = self.session
+        longest, wall = session.definition.retry.longest_wait, session.budget.wall
+        left = math.inf if wall is None else wall - session.clocks.seconds("wall")
+        return max(0.0, min(longest, left))
 
     async def _committed(self) -> None:
         try:
@@ -397,6 +465,7 @@ class _LiveCall:
         self._finish("error", fields)
 
     def _finish(self, status: str, result: JSONObject) -> None:
+        self.session.count_spent(self.model, self.lost)
         self.session.finish(
             self.frame,
             self.key,
@@ -417,6 +486,8 @@ class _LiveCall:
             # our own bound is the better estimate: it knows what earlier calls were counted as
             usage = replace(usage, prompt_tokens=self.prompt_tokens)
             reply["usage"] = usage.to_json()
+        if reply["finish_reason"] in ("length", "cut") and self._cut_short():
+            reply["granted"] = self.grant.tokens
         actual = usage_amount(self.price, usage)
         reservation = self.reservation
 
@@ -431,6 +502,7 @@ class _LiveCall:
             )
         result: JSONObject = {name: value for name, value in reply.items() if name != "message"}
         result["conversation"] = conversation
+        session.count_spent(self.model, actual + self.lost)
         session.finish(
             self.frame,
             self.key,
@@ -443,6 +515,11 @@ class _LiveCall:
             attempt=self._finished_number(),
         )
         _count(self.frame.branch, usage)
+
+    def _cut_short(self) -> bool:
+        """Whether the grant was less than what was wished, and nothing more can be had now."""
+        top_up = self.model.capabilities.top_up
+        return not top_up and self.grant.tokens < self._wished_output()
 
     def _clock(self) -> list[float]:
         started = self.started_at or self.session.now

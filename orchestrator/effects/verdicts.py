@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from longthought.errors import BudgetExhausted, InvalidInput
 from longthought.orchestrator.branches import Branch
-from longthought.orchestrator.effects.model_calls import ModelCall, call_model
+from longthought.orchestrator.effects.model_calls import ModelCall
 from longthought.orchestrator.effects.tool_calls import call_tool
+from longthought.orchestrator.effects.whole_replies import whole_reply
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.types import (
@@ -37,7 +38,7 @@ class _Judging:
     ) -> ModelReply:
         chosen = _model_named(self._session, model)
         options: Sampling = {**sampling}  # type: ignore[typeddict-item]
-        return await call_model(self._session, ModelCall(messages, chosen, sampling=options))
+        return await whole_reply(self._session, ModelCall(messages, chosen, sampling=options))
 
     async def tool(self, name: str, arguments: JSONObject) -> JSONObject:
         return (await call_tool(self._session, name, arguments)).to_json()

@@ -16,28 +16,31 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from longthought.errors import InvalidInput
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.definition import FINAL_PROMPT, STEP_PROMPT
 from longthought.orchestrator.effects import (
     ModelCall,
-    call_model,
     call_tool,
     judge_candidate,
+    whole_reply,
 )
-from longthought.orchestrator.graphs.placed import Compiled, compile_graph
+from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph
+from longthought.orchestrator.graphs.walk import Walk
 from longthought.orchestrator.places import current_frame, enter_label
 from longthought.orchestrator.session import Session
+from longthought.orchestrator.typed import OutputCheck, find_answer, mend_prompt
 from longthought.types import (
     Candidate,
     FinishReason,
     Message,
     Model,
+    ModelReply,
     Sampling,
     ToolCallPart,
     Verdict,
     text_of,
 )
+from longthought.verifiers import concludes
 
 if TYPE_CHECKING:
     from longthought.orchestrator.context import Context
@@ -46,14 +49,21 @@ __all__ = ["Thought", "act", "after_reason", "branch_graph", "judge", "reason", 
 
 
 class Thought(TypedDict, total=False):
-    """The state of a branch. ``ids`` are the conversation ids of ``messages``, for speed only."""
+    """The state of a branch. ``ids`` are the conversation ids of ``messages``, for speed only.
+
+    ``misfit`` says what is wrong with a typed answer, empty if it is valid; ``mended`` counts how
+    often the branch was told.
+    """
 
     messages: list[Message]
     ids: list[str]
     finish_reason: FinishReason
+    ended: bool
     turns: int
     candidate: Candidate
     verdict: Verdict
+    misfit: str
+    mended: int
 
 
 async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -66,16 +76,19 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
     if turns >= session.definition.max_turns:
         messages = [*messages, {"role": "user", "content": FINAL_PROMPT}]
     sampling: Sampling = branch.sampling if branch else session.definition.sampling
+    output = session.definition.output
+    if output is not None:
+        output = session.definition.output_for(model, step=branch is not None and branch.step)
     call = ModelCall(
         messages,
         model,
         tuple(session.tools) if turns < session.definition.max_turns else (),
         sampling,
-        session.definition.output,
+        output,
         continues,
         state.get("ids", ())[: len(messages) - continues],
     )
-    reply = await call_model(session, call, defer=branch is not None)
+    reply = await whole_reply(session, call, defer=branch is not None)
     messages = _joined(messages, reply["message"], continues)
     if branch is not None:
         branch.messages = messages
@@ -83,6 +96,7 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
         "messages": messages,
         "ids": session.conversation(messages, call.known),
         "finish_reason": reply["finish_reason"],
+        "ended": _ended(reply),
         "turns": turns + 1,
     }
 
@@ -122,16 +136,26 @@ async def act(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
 
 
 async def judge(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Find the answer in what was said, and ask the verifier if there is one."""
+    """Find the answer in what was said, and ask the verifier if there is one.
+
+    What is no valid answer of the form that was asked for is turned down without asking it.
+    """
     session, branch = runtime.context.session, current_frame().branch
     candidate = _candidate(session, branch, state)
     update: dict[str, Any] = {"candidate": candidate}
-    verifier = session.definition.verifier
+    verifier, typed = session.definition.verifier, session.definition.typed
+    deferred, misfit = branch is not None, None
+    if typed is not None:
+        if candidate.final and candidate.answer is None and typed.problem(candidate.text):
+            misfit = await judge_candidate(session, OutputCheck(typed), candidate, defer=deferred)
+        update["misfit"] = misfit.reason if misfit else ""
     if verifier is not None:
-        deferred = branch is not None
-        update["verdict"] = await judge_candidate(session, verifier, candidate, defer=deferred)
+        update["verdict"] = misfit or await judge_candidate(
+            session, verifier, candidate, defer=deferred
+        )
     if branch is not None:
         branch.candidate, branch.verdict = candidate, update.get("verdict")
+        branch.misfit = update.get("misfit", "")
     return update
 
 
@@ -143,29 +167,54 @@ async def _reason_and_go(
     return Command(update=update, goto=after_reason({**state, **update}))  # type: ignore[typeddict-item]
 
 
+async def _judge_or_mend(
+    state: Thought, runtime: Runtime[Context]
+) -> dict[str, Any] | Command[Literal["reason"]]:
+    """``judge``; back to ``reason`` with what is wrong, if a typed answer is not valid."""
+    update = await judge(state, runtime)
+    if not update.get("misfit") or not _may_mend(runtime.context.session, state):
+        return update
+    told: Message = {"role": "user", "content": mend_prompt(update["misfit"])}
+    messages = [*state["messages"], told]
+    return Command(
+        update={"messages": messages, "mended": state.get("mended", 0) + 1}, goto="reason"
+    )
+
+
 @cache
-def branch_graph() -> Compiled:
-    """The graph every branch of ``ctx.explore`` runs on."""
+def _branch_builder() -> Builder:
     from longthought.orchestrator.context import Context
 
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(Thought, context_schema=Context)
+    graph: Builder = StateGraph(Thought, context_schema=Context)
     graph.add_node("reason", _reason_and_go, destinations=("act", "judge"))
     graph.add_node("act", act)
-    graph.add_node("judge", judge)
+    graph.add_node("judge", _judge_or_mend, destinations=("reason", END))
     graph.add_edge(START, "reason")
     graph.add_edge("act", "reason")
     graph.add_edge("judge", END)
-    return compile_graph(graph, name="branch")
+    return graph
+
+
+@cache
+def branch_graph() -> Compiled:
+    """The graph of every branch of ``ctx.explore``, compiled: to be drawn, or run by LangGraph."""
+    return compile_graph(_branch_builder(), name="branch")
+
+
+@cache
+def _branch_walk() -> Walk:
+    nodes = {"reason": _reason_and_go, "act": act, "judge": _judge_or_mend}
+    return Walk(_branch_builder(), nodes)
 
 
 async def run_branch(ctx: Context, branch: Branch) -> None:
     """Run one branch to its end; what it came to is left in ``branch``."""
-    # its own run as LangGraph sees it: not a subgraph of the node that explores
+    # a graph that a tool runs is one of its own: not a subgraph of the node that explores
     var_child_runnable_config.set(None)
     state: Thought = {"messages": branch.messages}
-    limit = 3 * ctx.session.definition.max_turns + 10
-    # what it came to stands in the branch; LangGraph need not put an output together at each step
-    await branch_graph().ainvoke(state, {"recursion_limit": limit}, context=ctx, output_keys=[])
+    definition = ctx.session.definition
+    limit = 3 * (definition.max_turns + definition.output_retries) + 10
+    await _branch_walk().run(state, ctx, limit=limit)
 
 
 # -- details --------------------------------------------------------------------------------
@@ -190,19 +239,36 @@ def _joined(messages: list[Message], said: Message, continues: bool) -> list[Mes
 
 def _candidate(session: Session, branch: Branch | None, state: Thought) -> Candidate:
     text = _thought(session, branch, state)
-    kind = session.definition.answer
-    answer = kind.find(text) if kind else (text.strip() or None)
-    if answer is not None and not isinstance(answer, str):
-        raise InvalidInput("answer", f"{kind!r}.find returned {answer!r}", "Return text or None")
+    kind, answer = session.definition.answer, find_answer(session.definition, text)
     final = True
     if branch is not None and branch.step:
         stopped = state.get("finish_reason") == "stop" and bool(branch.sampling.get("stop"))
-        final = answer is not None and kind is not None if stopped else True
+        ended = state.get("ended", False) or (kind is not None and concludes(kind, text))
+        final = not stopped or ended
         if not final:
             # the stop string belongs to the step: without it the model would not see its end
             _close_step(branch, state)
             text = _thought(session, branch, state)
     return Candidate(session.question, text, answer, final, tuple(state["messages"]))
+
+
+def _may_mend(session: Session, state: Thought) -> bool:
+    """Whether a branch that is through may be told what is wrong with its answer.
+
+    A reply that was cut short is not mended by asking again, and a model whose text goes on after a
+    tool call takes no message in between.
+    """
+    branch = current_frame().branch
+    model = branch.model if branch else session.models[0]
+    left = state.get("mended", 0) < session.definition.output_retries
+    whole = state.get("finish_reason") == "stop"
+    return left and whole and not model.capabilities.inline_tools
+
+
+def _ended(reply: ModelReply) -> bool:
+    """Whether the model has nothing more to say: it ended by itself, or with an empty step."""
+    by_itself = reply.get("stopped_by", "unknown") is None
+    return by_itself or not text_of(reply["message"]).strip()
 
 
 def _close_step(branch: Branch, state: Thought) -> None:
@@ -216,7 +282,8 @@ def _close_step(branch: Branch, state: Thought) -> None:
 def _thought(session: Session, branch: Branch | None, state: Thought) -> str:
     """What the branch has said that an answer may be found in."""
     model = branch.model if branch else session.models[0]
-    new = state["messages"][len(session.opening) :]
+    opening = branch.opening if branch else len(session.opening_of(model))
+    new = state["messages"][opening:]
     if model.capabilities.inline_tools:
         return "".join(
             f" = {text_of(m)}" if m["role"] == "tool" else text_of(m)

@@ -33,8 +33,9 @@ __all__ = ["RunState", "answer", "backtrack", "explore", "route", "run_graph", "
 class RunState(TypedDict, total=False):
     """The state of a run's graph.
 
-    ``outcome`` is what the run comes to: answer, text, stop_reason, support, ask. A graph of your
-    own is read for ``answer`` and ``text`` at its end.
+    ``outcome`` is what the run comes to: answer, text, stop_reason, support, ask; ``unfinished`` if
+    the thought it was taken from did not come to its end, and ``error`` if failed branches are why
+    none did. A graph of your own is read for ``answer`` and ``text`` at its end.
     """
 
     policy: Policy
@@ -88,14 +89,34 @@ async def answer(state: RunState, runtime: Runtime[Context]) -> dict[str, Any]:
     if candidate is None:
         candidate = await _last_answer(state, runtime.context)
     reason = "rejected" if state["rejected"] and pick.stop_reason == "all_samples" else None
-    outcome = {
+    outcome: JSONObject = {
         "answer": candidate.answer if candidate else None,
         "text": candidate.text if candidate else "",
         "stop_reason": reason or pick.stop_reason,
         "support": pick.support,
         "ask": pick.ask,
     }
+    error = None
+    if candidate is None or not candidate.final:
+        error = _first_failure(state["search"])
+    if error is None and outcome["answer"] is None:
+        error = _first_misfit(state["search"])
+    outcome |= {} if error is None else {"error": error}
+    if candidate is not None and not candidate.final:
+        outcome["unfinished"] = True
     return {"outcome": outcome}
+
+
+def _first_failure(search: Search) -> str | None:
+    """Why the first of the failed branches failed, in the order in which they were asked for."""
+    failed = (branch.reason for branch in search.branches.values() if branch.status == "failed")
+    return next((reason for reason in failed if reason), None)
+
+
+def _first_misfit(search: Search) -> str | None:
+    """What was wrong with the typed answer of the first branch whose was not valid."""
+    misfits = (branch.misfit for branch in search.branches.values() if branch.misfit)
+    return next((f"output: {misfit}" for misfit in misfits), None)
 
 
 async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
@@ -109,7 +130,13 @@ async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     furthest = max(cut, key=lambda branch: len(branch.messages))
     messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
     sampling = ctx.session.definition.sampling
-    call = ModelCall(messages, furthest.model, sampling=sampling, last_answer=True)  # type: ignore[arg-type]
+    call = ModelCall(
+        messages,  # type: ignore[arg-type]
+        furthest.model,
+        sampling=sampling,
+        output=ctx.session.definition.output_for(furthest.model, step=furthest.step),
+        last_answer=True,
+    )
     left = ctx.session.clocks.left(ctx.session.budget)
     # a raised limit may bring the run here again, with another line of thought
     place = ctx.label(f"limit{state['search'].raises}")

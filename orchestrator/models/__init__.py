@@ -10,28 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longthought.orchestrator.models.openai_chat import OpenAIModel
+    from longthought.orchestrator.models.backends import Probe, ServerFacts, ask_server, probe
+    from longthought.orchestrator.models.failover import Failover
+    from longthought.orchestrator.models.local_servers import LocalServer, find_local_servers
+    from longthought.orchestrator.models.openai import OpenAIModel
     from longthought.orchestrator.models.recorded import RecordedModel
     from longthought.orchestrator.models.registry import BackendSettings, resolve_model
     from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
 
 __all__ = [
     "BackendSettings",
+    "Failover",
+    "LocalServer",
     "OpenAIModel",
+    "Probe",
     "RecordedModel",
     "ScriptedModel",
+    "ServerFacts",
+    "ask_server",
     "call",
+    "find_local_servers",
+    "probe",
     "resolve_model",
     "rng",
     "says",
 ]
 
 _HOMES = {
-    "BackendSettings": "registry",
-    "OpenAIModel": "openai_chat",
+    "BackendSettings": "backends.profile",
+    "Failover": "failover",
+    "LocalServer": "local_servers",
+    "OpenAIModel": "openai",
+    "Probe": "backends.probing",
     "RecordedModel": "recorded",
     "ScriptedModel": "scripted",
+    "ServerFacts": "backends.facts",
+    "ask_server": "backends.server",
     "call": "scripted",
+    "find_local_servers": "local_servers",
+    "probe": "backends.probing",
     "resolve_model": "registry",
     "rng": "scripted",
     "says": "scripted",

@@ -177,7 +177,8 @@ class ScriptedModel:
         )
         message = _message(whole["message"] if whole else answer)
         _drop_start(request, message)
-        _cut_at_stop(message, request.get("sampling", {}).get("stop", ()))
+        stops = request.get("sampling", {}).get("stop", ())
+        stopped = _cut_at_stop(message, stops)
         turn = sum(1 for old in request["messages"] if old["role"] == "assistant")
         for index, part in enumerate(message.get("tool_calls", ())):
             part["id"] = part["id"] or f"call_{turn}_{index}"
@@ -188,6 +189,8 @@ class ScriptedModel:
             "usage": {},
             "model": self.name,
         }
+        if stops:
+            base["stopped_by"] = stopped
         return cast("ModelReply", {**base, **whole, "message": message})
 
     async def _say(
@@ -296,11 +299,17 @@ def _drop_start(request: ModelRequest, message: Message) -> None:
         message["content"] = text[len(start) :]
 
 
-def _cut_at_stop(message: Message, stops: Iterable[str]) -> None:
+def _cut_at_stop(message: Message, stops: Iterable[str]) -> str | None:
+    """Leave out the first stop string and all behind it; the stop string, if there was one."""
     content = message["content"]
-    if isinstance(content, str):
-        ends = [content.find(stop) for stop in stops if stop]
-        message["content"] = content[: min((end for end in ends if end >= 0), default=None)]
+    if not isinstance(content, str):
+        return None
+    ends = [(end, stop) for stop in stops if stop and (end := content.find(stop)) >= 0]
+    if not ends:
+        return None
+    end, stop = min(ends)
+    message["content"] = content[:end]
+    return stop
 
 
 def _deltas(message: Message) -> Iterable[Delta]:

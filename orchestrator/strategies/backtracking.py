@@ -7,10 +7,11 @@ search goes one state further back. Dead ends stay in the trace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
+from longthought.orchestrator.strategies.spread import Models, Spread, spread
 from longthought.types import JSONObject, Sampling
 
 __all__ = ["Backtrack", "backtrack"]
@@ -23,7 +24,8 @@ class Backtrack:
     """Depth-first over steps; ``width`` continuations per state, ``depth`` steps at most.
 
     ``restarts`` more attempts begin at the question when everything below it was tried.
-    ``stop`` ends a step: the model is asked to stop there.
+    ``stop`` ends a step: the model is asked to stop there. Each attempt from the question has the
+    model whose turn it is in ``models``, for all its steps.
     """
 
     width: int
@@ -32,6 +34,7 @@ class Backtrack:
     restarts: int
     stop: tuple[str, ...]
     temperature: float | None
+    models: Spread = field(default_factory=Spread)
 
     @property
     def name(self) -> str:
@@ -40,7 +43,7 @@ class Backtrack:
 
     def spec(self) -> JSONObject:
         """Name and parameters."""
-        return {
+        pairs: JSONObject = {
             "name": "backtrack",
             "width": self.width,
             "depth": self.depth,
@@ -49,6 +52,8 @@ class Backtrack:
             "stop": list(self.stop),
             "temperature": self.temperature,
         }
+        models = self.models.to_json()
+        return {**pairs, "models": models} if models else pairs
 
     def start(self, question: str, seed: int) -> State:
         """At the question, with nothing tried."""
@@ -81,7 +86,8 @@ class Backtrack:
             sampling["temperature"] = self.temperature
         state["asked"] += 1
         state["pending"] = name
-        return [Ask(name, "step", parent=at or None, sampling=sampling)]
+        model = self.models.at(state["restarts"])
+        return [Ask(name, "step", parent=at or None, sampling=sampling, model=model)]
 
     def tell(self, state: State, outcome: Outcome) -> None:
         """Go deeper after a good step, back after a bad one."""
@@ -161,13 +167,15 @@ def backtrack(
     restarts: int = 0,
     stop: str | tuple[str, ...] = ("\n",),
     temperature: float | None = None,
+    models: Models | None = None,
 ) -> Backtrack:
     """Depth-first search over steps; needs a verifier that judges unfinished candidates.
 
-    ``width`` 1 switches backtracking off: the first bad step ends the attempt.
+    ``width`` 1 switches backtracking off: the first bad step ends the attempt. With each restart it
+    is the next one's turn of ``models``, see :func:`sample`.
 
     Raises:
-        InvalidInput: a figure is not positive (``restarts`` may be 0).
+        InvalidInput: a figure is not positive (``restarts`` may be 0), or of ``models``.
     """
     for name, value in (("width", width), ("depth", depth), ("steps", steps)):
         if value < 1:
@@ -175,4 +183,4 @@ def backtrack(
     if restarts < 0:
         raise InvalidInput("restarts", f"{restarts} is too few", "Use 0 or more")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Backtrack(width, depth, steps, restarts, stops, temperature)
+    return Backtrack(width, depth, steps, restarts, stops, temperature, spread(models))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
 from longthought.orchestrator.strategies.selectors import Best, Majority, Selector
+from longthought.orchestrator.strategies.spread import Models, Spread, spread
 from longthought.orchestrator.strategies.stoppers import FirstPass, Never, Stopper
 from longthought.types import JSONObject, Sampling
 
@@ -17,7 +18,8 @@ __all__ = ["Sample", "best_of", "sample", "single"]
 class Sample:
     """N samples in waves, a stopper that may end them early, a selector that picks.
 
-    A failed sample never kills its siblings: the pick says how many of N it rests on.
+    A failed sample never kills its siblings: the pick says how many of N it rests on. Sample *i* is
+    asked of the model whose turn it is in ``models``.
     """
 
     n: int
@@ -26,6 +28,7 @@ class Sample:
     selector: Selector
     temperature: float | None = None
     label: str = "sample"
+    models: Spread = field(default_factory=Spread)
 
     @property
     def name(self) -> str:
@@ -34,7 +37,7 @@ class Sample:
 
     def spec(self) -> JSONObject:
         """Name and parameters."""
-        return {
+        pairs: JSONObject = {
             "name": self.label,
             "n": self.n,
             "wave": self.wave,
@@ -42,6 +45,8 @@ class Sample:
             "select": self.selector.spec(),
             "temperature": self.temperature,
         }
+        models = self.models.to_json()
+        return {**pairs, "models": models} if models else pairs
 
     def start(self, question: str, seed: int) -> State:
         """Nothing asked, nothing told."""
@@ -68,7 +73,8 @@ class Sample:
             number = state["asked"]
             state["asked"] += 1
             state["pending"] += 1
-            asks.append(Ask(f"s{number}", sampling=self._sampling(state, number)))
+            sampling, model = self._sampling(state, number), self.models.at(number)
+            asks.append(Ask(f"s{number}", sampling=sampling, model=model))
         return asks
 
     def tell(self, state: State, outcome: Outcome) -> None:
@@ -125,9 +131,9 @@ def _limit_hit(state: State) -> str | None:
     return cut[0] if cut else None
 
 
-def single(*, temperature: float | None = None) -> Sample:
-    """One sample, taken as it is."""
-    return Sample(1, 1, Never(), Best(), temperature, "single")
+def single(*, temperature: float | None = None, models: Models | None = None) -> Sample:
+    """One sample, taken as it is; ``models`` is the one to ask, the first unless given."""
+    return Sample(1, 1, Never(), Best(), temperature, "single", spread(models))
 
 
 def sample(
@@ -137,22 +143,40 @@ def sample(
     stop: Stopper | None = None,
     select: Selector | None = None,
     temperature: float | None = None,
+    models: Models | None = None,
 ) -> Sample:
     """N samples side by side, ``wave`` at a time (4 with a stopper, else all at once).
 
-    ``select`` is the majority vote unless given.
+    ``select`` is the majority vote unless given. ``models`` are the models that take turns, by name
+    or index: ``("large", "small")``, weights as in ``{"small": 3, "large": 1}``, or ``"all"``; the
+    workflow's first one alone unless given.
 
     Raises:
-        InvalidInput: ``n`` or ``wave`` is not positive.
+        InvalidInput: ``n`` or ``wave`` is not positive, or ``models`` cannot be used.
     """
     if n < 1:
         raise InvalidInput("sample", f"{n} samples", "Ask for 1 or more")
     size = wave if wave is not None else (4 if stop is not None else n)
     if size < 1:
         raise InvalidInput("wave", f"waves of {size}", "Use 1 or more")
-    return Sample(n, min(size, n), stop or Never(), select or Majority(), temperature)
+    return Sample(
+        n,
+        min(size, n),
+        stop or Never(),
+        select or Majority(),
+        temperature,
+        models=spread(models),
+    )
 
 
-def best_of(n: int, *, wave: int | None = None, temperature: float | None = None) -> Sample:
+def best_of(
+    n: int,
+    *,
+    wave: int | None = None,
+    temperature: float | None = None,
+    models: Models | None = None,
+) -> Sample:
     """Best-of-N with a verifier: stops at the first sample that passes, else takes the best."""
-    return sample(n, wave=wave, stop=FirstPass(), select=Best(), temperature=temperature)
+    return sample(
+        n, wave=wave, stop=FirstPass(), select=Best(), temperature=temperature, models=models
+    )

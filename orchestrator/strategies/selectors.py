@@ -60,19 +60,26 @@ class _Votes:
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """The most frequent answer; candidates the verifier turned down do not vote."""
+    """The most frequent answer; candidates the verifier turned down do not vote.
+
+    With ``fallback`` they do where all of them were turned down.
+    """
+
+    fallback: bool = False
 
     def spec(self) -> JSONObject:
-        """Name and parameters."""
-        return {"name": "majority"}
+        """Name and parameters; ``fallback`` stands there when it is on."""
+        pairs: JSONObject = {"name": "majority"}
+        return {**pairs, "fallback": True} if self.fallback else pairs
 
     def select(self, outcomes: Sequence[Outcome]) -> Selection:
         """The first sample with the answer that has most votes."""
-        votes = _Votes()
-        for outcome in outcomes:
-            if outcome["answer"] is not None and outcome["passed"] is not False:
-                votes.add(outcome, 1)
-        return votes.selection()
+        answered = [outcome for outcome in outcomes if outcome["answer"] is not None]
+        voters = [outcome for outcome in answered if outcome["passed"] is not False]
+        if not voters and answered and self.fallback:
+            fallen = _counted(answered).selection()
+            return Selection(fallen.ask, {**fallen.support, "fallback": True})
+        return _counted(voters).selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,13 @@ class Best:
         return Selection(chosen["ask"], {"scores": scores})
 
 
+def _counted(outcomes: Sequence[Outcome]) -> _Votes:
+    votes = _Votes()
+    for outcome in outcomes:
+        votes.add(outcome, 1)
+    return votes
+
+
 def _rank(outcome: Outcome) -> tuple[bool, float, bool]:
     score = outcome["score"]
     return bool(outcome["passed"]), -1.0 if score is None else score, outcome["answer"] is not None
@@ -119,9 +133,14 @@ def _number(value: float) -> float | int:
     return int(value) if value == int(value) else round(value, 9)
 
 
-def majority() -> Majority:
-    """Answer with the most frequent answer (self-consistency, arXiv:2203.11171)."""
-    return Majority()
+def majority(*, fallback: bool = False) -> Majority:
+    """Answer with the most frequent answer (self-consistency, arXiv:2203.11171).
+
+    Candidates that the verifier turned down do not vote; where it turned all of them down there is
+    no answer. With ``fallback`` they vote then, for a verifier that may err: the run has an answer,
+    but since the verifier refused it the run ends as ``incomplete`` with ``rejected``.
+    """
+    return Majority(fallback)
 
 
 def weighted() -> Weighted:

@@ -67,7 +67,8 @@ class Beta:
     """Stops when the leading answer is ahead for good with more than this probability.
 
     Adaptive-Consistency, arXiv:2305.11860: the shares of the two most frequent answers are Beta
-    distributed with a uniform prior.
+    distributed with a uniform prior. What the verifier turned down does not count, as in the vote:
+    agreement on a refused answer is no reason to stop looking for another one.
     """
 
     threshold: float
@@ -78,7 +79,8 @@ class Beta:
 
     def stop(self, outcomes: Sequence[Outcome]) -> str | None:
         """``agreement`` once the leader is certain enough."""
-        votes = Counter(o["answer"] for o in outcomes if o["answer"] is not None)
+        able = [o for o in outcomes if o["answer"] is not None and o["passed"] is not False]
+        votes = Counter(o["answer"] for o in able)
         counts = [count for _, count in votes.most_common(2)]
         if not counts:
             return None

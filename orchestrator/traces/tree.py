@@ -39,11 +39,16 @@ class BranchNode:
         """Charged to this branch alone, without those that go on from it."""
         return sum(step.tokens for step in self.steps)
 
+    @property
+    def model(self) -> str:
+        """The name of the model that thinks in it, empty before it was asked."""
+        return next((step.name for step in self.steps if step.kind == "model"), "")
+
     def to_json(self) -> JSONObject:
         """The branch with its steps and the branches that go on from it."""
         value: JSONObject = {"id": self.id, "place": self.place, "verdict": self.verdict}
         value |= {"how": self.how, "told": self.told, "tokens": self.tokens}
-        for name in ("reason", "outcome"):
+        for name in ("model", "reason", "outcome"):
             if getattr(self, name):
                 value[name] = getattr(self, name)
         value["steps"] = [step.to_json() for step in self.steps]
@@ -102,6 +107,12 @@ class RunTree:
     searches: list[SearchNode] = field(default_factory=list)
     loose: list[Step] = field(default_factory=list)
     """Effects outside every search, in order."""
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models that think in its branches, in the order of their first turn."""
+        branches = (branch for search in self.searches for branch in search.walk())
+        return list(dict.fromkeys(branch.model for branch in branches if branch.model))
 
     def to_json(self) -> JSONObject:
         """Everything, for ``show --json``."""

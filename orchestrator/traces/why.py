@@ -14,12 +14,13 @@ from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies import Selector, best, majority, weighted
 from longthought.orchestrator.strategies.policy import Outcome
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
+from longthought.orchestrator.typed import OUTPUT_CHECK
 from longthought.storage import Recording
 from longthought.types import JSONObject
 
 __all__ = ["Explanation", "explain"]
 
-_SELECTORS: dict[str, Callable[[], Selector]] = {
+_SELECTORS: dict[str, Callable[..., Selector]] = {
     "majority": majority,
     "weighted": weighted,
     "best": best,
@@ -85,7 +86,7 @@ def explain(recording: Recording) -> Explanation:
     elif strategy["name"] == "backtrack":
         _chain(told, tree.searches[0], picked)
     elif (strategy.get("select") or {}).get("name") in _SELECTORS:
-        selector = _SELECTORS[strategy["select"]["name"]]()
+        selector = _selector(strategy["select"])
         _selection(told, tree.searches[0], picked, selector, strategy)
     else:
         _own_policy(told, tree.searches[0], picked)
@@ -159,7 +160,7 @@ def _without_pick(told: Explanation, tree: RunTree) -> None:
     if tree.searches and tree.answer is not None:
         told.notes.append("the answer was given at the end, outside the branches of the search")
     elif tree.answer is None:
-        told.notes.append("there is no answer")
+        told.notes.append("there is no answer" + (f": {tree.error}" if tree.error else ""))
     told.basis = "graph" if tree.loose or not tree.searches else "none"
     told.rests_on = [
         {"key": step.key, "kind": step.kind, "branch": None, "alone": True} for step in tree.loose
@@ -167,6 +168,12 @@ def _without_pick(told: Explanation, tree: RunTree) -> None:
 
 
 # -- details ----------------------------------------------------------------------------------
+
+
+def _selector(spec: JSONObject) -> Selector:
+    """The selector of a recorded strategy."""
+    options = {name: value for name, value in spec.items() if name != "name"}
+    return _SELECTORS[spec["name"]](**options)
 
 
 def _picked(tree: RunTree) -> BranchNode | None:
@@ -182,7 +189,8 @@ def _basis(picked: BranchNode, of: int) -> str:
 
 
 def _verdict(branch: BranchNode) -> JSONObject:
-    verdicts = [step for step in branch.steps if step.kind == "verify"]
+    # that a typed answer had to be mended says nothing of the one that was given in the end
+    verdicts = [s for s in branch.steps if s.kind == "verify" and s.name != OUTPUT_CHECK]
     if not verdicts:
         return {}
     last = verdicts[-1]

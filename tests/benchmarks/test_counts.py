@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.engine import sharing, tool_waits
 from benchmarks.overhead import ratio
 from benchmarks.protocol_server import ProtocolServer, in_process
 from benchmarks.replay import replayed
@@ -50,7 +51,13 @@ async def test_replay_calls_nothing_and_costs_little(
     assert found["calls_per_effect"] <= 2_000, found
 
 
-@pytest.mark.parametrize("name", ["overhead", "replay"])
+async def test_the_engine_computes_a_prompt_once_and_little_after_a_tool() -> None:
+    room = 16 * 2**20
+    assert await sharing("words", 16, room) < 0.7 * await sharing("words", 16, 0)
+    assert await tool_waits(room, 5) < 0.5 * await tool_waits(0, 5)
+
+
+@pytest.mark.parametrize("name", ["engine", "overhead", "replay"])
 def test_a_benchmark_prints_its_figures(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=250)

@@ -329,6 +329,41 @@ async def test_at_once_many_calls_share() -> None:
     assert {h.amount for h in held} == {tokens(100, 50)}
 
 
+async def test_where_nobody_could_mind_nobody_waits() -> None:
+    async def turns_of(scope: Scope, amount: Amount, minimum: Amount | None) -> int:
+        """How many turns of the loop a reservation takes."""
+        taken = asyncio.create_task(scope.reserve(amount, minimum=minimum))
+        passed = 0
+        while not taken.done():
+            await asyncio.sleep(0)
+            passed += 1
+        taken.result().release()
+        return passed
+
+    calls, little = Amount(tool_calls=1), tokens(1, 1)
+    assert await turns_of(Scope("run", Budget(tool_calls=1, final_answer=0)), calls, None) == 1
+    plenty = Scope("run", Budget(tokens=256 * 50, final_answer=0))
+    assert await turns_of(plenty, tokens(50, 50), little) == 1
+    plenty.charge(tokens(1))  # 256 callers would not get all they want any more
+    assert await turns_of(plenty, tokens(50, 50), little) > 1
+
+
+async def test_who_waits_is_not_overtaken_by_who_wants_little() -> None:
+    run = Scope("run", Budget(tool_calls=2, final_answer=0))
+    held = run.try_reserve(Amount(tool_calls=1))
+    assert held is not None
+    both = asyncio.create_task(run.reserve(Amount(tool_calls=2)))
+    await turns()
+    one = asyncio.create_task(run.reserve(Amount(tool_calls=1)))
+    await turns()
+    assert (both.done(), one.done()) == (False, False)
+    held.release()
+    await turns()
+    assert (both.done(), one.done()) == (True, False)
+    both.result().release()
+    (await one).release()
+
+
 async def test_a_share_is_never_below_the_minimum() -> None:
     _run, a, b = tree()
     first, second = (

@@ -45,6 +45,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LONGTHOUGHT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("LONGTHOUGHT_LOCAL_PORTS", "")  # what runs on this machine is no concern
     monkeypatch.setenv("COLUMNS", "160")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
+from longthought.orchestrator.serving import chat_server
 from tests.cli.conftest import Cli
 
 
@@ -47,3 +48,16 @@ def test_a_server_that_does_not_answer_is_a_failure(cli: Cli) -> None:
     result = cli("solve", "How many?", *options, "--id", "it")
     assert result.exit_code == 1, result.output
     assert cli.json("runs")[0]["status"] in ("incomplete", "failed")
+
+
+def test_a_question_that_the_server_refuses_is_told_with_its_reason(cli: Cli) -> None:
+    with chat_server("embedded") as server:
+        options = ["-m", "openai/embedded", "--base-url", server.url, "--answer", "number"]
+        result = cli("solve", "What is love?", *options, "--id", "it")
+        told = cli.json("solve", "What is love?", *options, code=1)
+    assert result.exit_code == 1
+    assert "no question that this model was made for" in result.stdout
+    assert (told["status"], told["stop_reason"]) == ("incomplete", "all_samples")
+    assert told["error"].startswith("BackendError: embedded")
+    assert "no question that this model was made for" in cli("show", "it").stdout
+    assert cli.json("replay", "it")["diverged"] is None

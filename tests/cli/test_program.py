@@ -41,7 +41,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from longthought.orchestrator.cli import main\n"
         "sys.argv = ['longthought', 'solve', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = ['langgraph', 'sqlalchemy', 'openai', 'numpy', 'pydantic_monty']\n"
+        "heavy = ['langgraph', 'sqlalchemy', 'openai', 'numpy', 'pydantic_monty', 'starlette']\n"
         "print('LOADED', [name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

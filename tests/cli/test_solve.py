@@ -62,7 +62,7 @@ def test_every_strategy_runs_and_replays(cli: Cli, strategy: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["hello"], "question: 'hello' is no puzzle"),
+        (["hello"], "question: 'hello' is no question that this model was made for"),
         ([" "], "question: is empty"),
         ([PUZZLE, "--strategy", "best"], "strategy: there is no 'best'. Use single, sample"),
         ([PUZZLE, "--model", "nothing"], "model: there is no model 'nothing'"),
@@ -77,6 +77,8 @@ def test_every_strategy_runs_and_replays(cli: Cli, strategy: str) -> None:
         ([PUZZLE, "--max-tokens", "0"], "max-tokens: 0 is too few"),
         ([PUZZLE, "--usd", "much"], "budget.usd: 'much' is no amount of money"),
         ([PUZZLE, "--id", "a b"], "run: 'a b' is no run id"),
+        ([PUZZLE, "--temperature", "nan"], "temperature: nan"),
+        ([PUZZLE, "--temperature", "-1"], "temperature: -1.0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(cli: Cli, arguments: list[str], said: str) -> None:
@@ -85,6 +87,17 @@ def test_bad_input_is_one_line_and_exit_code_2(cli: Cli, arguments: list[str], s
     assert result.stderr.startswith(f"longthought: {said}"), result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("verifier", "stops"), [("puzzle", [";", "BACK"]), ("equations", ["\n"])])
+def test_backtracking_goes_by_the_steps_the_verifier_judges(
+    cli: Cli, verifier: str, stops: list[str]
+) -> None:
+    arguments = ["--strategy", "backtrack", "--verifier", verifier, "-n", "2", "--id", "it"]
+    assert cli("solve", PUZZLE, *arguments).exit_code in (0, 1)
+    workflow = manifest_of(cli, "it")["workflow"]
+    assert isinstance(workflow, dict)
+    assert workflow["strategy"]["stop"] == stops
 
 
 def test_an_id_can_be_used_once(cli: Cli) -> None:

@@ -14,6 +14,7 @@ COMMANDS = (
     "",
     "demo",
     "solve",
+    "curve",
     "runs",
     "show",
     "why",
@@ -22,6 +23,7 @@ COMMANDS = (
     "audit",
     "signal",
     "models",
+    "serve-model",
     "doctor",
 )
 

@@ -38,7 +38,8 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
     for number, code in enumerate(blocks(page, "python"), 1):
-        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+        where = f"{page.name}, block {number}"
+        exec(compile(code, where, "exec", dont_inherit=True), names)  # as it stands, no __future__
 
 
 @pytest.mark.parametrize("page", having("bash"))
@@ -73,7 +74,8 @@ def test_help_is_the_programs_own() -> None:
 
 
 def test_every_command_is_on_the_page() -> None:
-    listed = re.findall(r"^  (\w+)  ", cli_page.help_of("").partition("Commands:")[2], re.MULTILINE)
+    commands = cli_page.help_of("").partition("Commands:")[2]
+    listed = re.findall(r"^  ([\w-]+)  ", commands, re.MULTILINE)
     assert sorted(listed) == sorted(command for command in cli_page.COMMANDS if command)
     page = cli_page.PAGE.read_text(encoding="utf-8")
     for command in listed:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from longthought.orchestrator.models.embedded import EmbeddedModel, Network
-from longthought.orchestrator.models.embedded import vocabulary as v
 from longthought.orchestrator.models.embedded.network import Shape
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
 from longthought.types import Message, ModelRequest, Sampling
 
 
@@ -59,6 +59,6 @@ async def model() -> AsyncIterator[EmbeddedModel]:
 async def babbler() -> AsyncIterator[EmbeddedModel]:
     """A model with random weights: it practically never ends by itself."""
     network = Network.random(Shape(v.SIZE, 128, 32, 2, 2), seed=3)
-    made = EmbeddedModel("babbler", network=network, slots=4)
+    made = EmbeddedModel("puzzle-large", network=network, slots=4)
     yield made
     await made.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 
 from longthought.errors import BackendError
 from longthought.orchestrator.models.embedded import EmbeddedModel, Network
-from longthought.orchestrator.models.embedded import vocabulary as v
 from longthought.orchestrator.models.embedded.engine import Engine, Row, Step
 from longthought.orchestrator.models.embedded.network import Shape
 from longthought.orchestrator.models.embedded.prefixes import Prefix, PrefixCache
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
 from longthought.orchestrator.models.embedded.sampling import Draw, random_stream
 
 SHAPE = Shape(v.SIZE, 128, 32, 2, 2)
@@ -69,6 +70,31 @@ async def test_equal_prompts_are_computed_once() -> None:
     await asyncio.gather(*(tokens_of(engine, PROMPT, 1, draw) for draw in draws))
     assert engine.counters.positions == len(PROMPT) + 15
     assert engine.counters.reused == 15 * (len(PROMPT) - 1)
+    engine.close()
+
+
+async def test_prompts_that_arrive_together_share_what_they_have_in_common() -> None:
+    engine = engine_of(slots=32)
+    held, arrived = threading.Event(), threading.Event()
+
+    def hold(token: int) -> bool:
+        held.set()
+        return arrived.wait()
+
+    first = asyncio.create_task(engine.run(Row([1], Draw(), 9, hold), lambda steps: None))
+    while not held.is_set():
+        await asyncio.sleep(0)
+    trunk = [*PROMPT, *range(20)]
+    prompts = [PROMPT, PROMPT, PROMPT, *([*trunk, n, v.EQUALS] for n in range(16))]
+    rows = [asyncio.create_task(tokens_of(engine, prompt, 1, Draw(0.0))) for prompt in prompts]
+    while engine.in_flight < 1 + len(rows):
+        await asyncio.sleep(0)
+    arrived.set()
+    await asyncio.gather(first, *rows)
+    # One of the sixteen is computed whole, of the others only the ends; and one of the three, which
+    # for so little did not wait for the sixteen, while the other two waited for it.
+    assert engine.counters.positions == 1 + len(trunk) + 16 * 2 + len(PROMPT) + 2
+    assert engine.counters.reused == 15 * len(trunk) + 2 * (len(PROMPT) - 1)
     engine.close()
 
 
@@ -147,6 +173,38 @@ async def test_a_failing_computation_reaches_every_caller_and_the_engine_lives_o
     engine.close()
 
 
+async def test_a_failure_while_rows_leave_reaches_every_caller_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = engine_of()
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(token: int) -> bool:
+        del token
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait()
+        return False
+
+    stays = asyncio.ensure_future(engine.run(Row(PROMPT, Draw(), 50, held), lambda _steps: None))
+    goes = asyncio.ensure_future(tokens_of(engine, PROMPT, 50, Draw()))
+    await begun.wait()
+
+    def full(place: int) -> None:
+        raise MemoryError(f"no room for {place}")
+
+    monkeypatch.setattr(engine, "_keep", full)
+    goes.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await goes
+    go_on.set()
+    with pytest.raises(BackendError, match="no room for"):
+        await stays
+    monkeypatch.undo()
+    assert len(await tokens_of(engine, PROMPT, 5, Draw())) == 5
+    engine.close()
+
+
 async def test_closing_fails_what_is_in_flight_and_leaves_no_thread() -> None:
     engine = engine_of(slots=1)
     started = asyncio.Event()
@@ -163,6 +221,27 @@ async def test_closing_fails_what_is_in_flight_and_leaves_no_thread() -> None:
     assert not [t for t in threading.enumerate() if t.name == "embedded-engine"]
     assert len(await tokens_of(engine, PROMPT, 5, Draw())) == 5  # and it may be used again
     engine.close()
+
+
+def test_only_one_closes_at_a_time() -> None:
+    both_in, met = threading.Barrier(2), []
+
+    class Last:
+        """Stands for the engine's thread; two who wait for it together meet."""
+
+        def join(self) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both_in.wait(0.2)
+                met.append(True)
+
+    engine = engine_of()
+    engine._thread = Last()  # type: ignore[assignment]
+    closers = [threading.Thread(target=engine.close) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    for closer in closers:
+        closer.join()
+    assert not met  # the second might have cleared what a row that came between them uses
 
 
 def test_one_model_in_several_event_loops() -> None:
@@ -184,7 +263,7 @@ def test_one_model_in_several_event_loops() -> None:
 
 
 async def test_the_default_model_closes_twice() -> None:
-    model = EmbeddedModel("x", network=Network.random(SHAPE, seed=0))
+    model = EmbeddedModel("puzzle-small", network=Network.random(SHAPE, seed=0))
     await model.aclose()
     await model.aclose()
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from longthought.errors import InvalidInput, QuestionRefused
+from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.embedded import (
     EmbeddedModel,
     Puzzle,
     parse_question,
     trace_text,
 )
-from longthought.orchestrator.models.embedded import vocabulary as v
-from longthought.orchestrator.models.embedded.measure import Allowance
+from longthought.orchestrator.models.embedded.puzzles import Question
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
 from longthought.orchestrator.models.embedded.reply import StopScanner
 from longthought.types import Delta, Grant, Message, Model, ModelReply, ModelRequest
 
@@ -30,6 +33,10 @@ def text(reply: ModelReply) -> str:
     content = reply["message"]["content"]
     assert isinstance(content, str)
     return content
+
+
+def tokens_of(reply: ModelReply) -> list[str]:
+    return [entry["token"] for entry in reply["logprobs"]]
 
 
 def with_tool(request: ModelRequest) -> ModelRequest:
@@ -64,6 +71,42 @@ async def test_a_seed_gives_the_same_reply_again(model: EmbeddedModel, ask: Ask)
     assert len(set(texts)) > 1
     greedy = [await model.generate(ask(temperature=0), Allowance()) for _ in range(2)]
     assert text(greedy[0]) == text(greedy[1])
+    almost = await model.generate(ask(seed=9, top_p=1e-9), Allowance())
+    assert text(almost) == text(greedy[0])
+
+
+async def test_next_to_no_temperature_is_none(model: EmbeddedModel, ask: Ask) -> None:
+    greedy = await model.generate(ask(temperature=0), Allowance())
+    nearly = await model.generate(ask(temperature=1e-320, seed=1), Allowance())
+    assert text(nearly) == text(greedy)
+
+
+async def test_what_shares_the_batch_does_not_change_a_reply(
+    model: EmbeddedModel, ask: Ask
+) -> None:
+    drawn = {"seed": 5, "temperature": 0.9, "top_p": 0.9, "stop": ["BACK"], "logprobs": True}
+    alone = await model.generate(ask(**drawn), Allowance())
+    assert "BACK" not in text(alone)
+    crowd = (model.generate(ask("1 5 5 5 -> 24", seed=seed), Allowance()) for seed in range(15))
+    among, *_ = await asyncio.gather(model.generate(ask(**drawn), Allowance()), *crowd)
+    assert text(among) == text(alone)
+    assert tokens_of(among) == tokens_of(alone)
+    certain = [entry["logprob"] for entry in alone["logprobs"]]
+    assert [entry["logprob"] for entry in among["logprobs"]] == pytest.approx(certain, abs=1e-3)
+
+
+async def test_log_probabilities_are_the_networks_own(model: EmbeddedModel, ask: Ask) -> None:
+    reply = await model.generate(
+        ask(seed=1, temperature=0.5, top_p=0.5, logprobs=True), Allowance()
+    )
+    network = model.engine_of("puzzles").network
+    head = [v.MODE_CHAIN, 24, 4, 7, 8, 8, v.COLON]
+    tokens = [*head, *v.encode(text(reply))]
+    logits = network.forward(np.array([tokens]), network.new_cache(1), every=True)[0, 6:-1]
+    logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = logprobs[np.arange(len(logits)), tokens[7:]]
+    assert [entry["logprob"] for entry in reply["logprobs"]] == pytest.approx(expected, abs=1e-3)
+    assert tokens_of(reply) == [v.word_of(token) for token in tokens[7:]]
 
 
 async def test_forty_at_once(model: EmbeddedModel, ask: Ask) -> None:
@@ -87,11 +130,14 @@ async def test_other_modes(model: EmbeddedModel, ask: Ask) -> None:
 
 async def test_a_tool_call_and_its_way_back(model: EmbeddedModel, ask: Ask) -> None:
     request = with_tool(ask(temperature=0))
-    kinds: list[str] = []
-    first = await model.generate(request, Allowance(), lambda delta: kinds.append(delta.kind))
+    deltas: list[Delta] = []
+    first = await model.generate(request, Allowance(), deltas.append)
     assert first["finish_reason"] == "tool_calls"
-    assert kinds[-1] == "tool_call"
     (call,) = first["message"]["tool_calls"]
+    told = [delta.text for delta in deltas if delta.kind == "tool_call"]
+    assert told == [call["name"], call["arguments"]]  # as all models tell it
+    assert deltas[-2].kind == deltas[-1].kind == "tool_call"
+    assert sum(delta.tokens for delta in deltas) == first["usage"]["completion_tokens"]
     assert (call["id"], call["name"]) == ("call_0", "calculator")
     expression = json.loads(call["arguments"])["expression"]
     assert text(first) == expression
@@ -231,8 +277,8 @@ async def test_cancelling_a_reply_frees_its_place(babbler: EmbeddedModel, ask: A
     task = asyncio.create_task(babbler.generate(ask(temperature=0), Allowance(), cancel))
     with pytest.raises(asyncio.CancelledError):
         await task
-    babbler.engine.wait_idle()
-    assert babbler.engine.in_flight == 0
+    babbler.engine_of("puzzles").wait_idle()
+    assert babbler.engine_of("puzzles").in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -245,16 +291,16 @@ async def test_cancelling_a_reply_frees_its_place(babbler: EmbeddedModel, ask: A
         "make 24 using 4, 7, 8, and 8.",
         "Use 4, 7, 8 and 8 to make 24",
         "Use the numbers 4 7 8 8 to reach 24!",
+        "4\u00a07\t8\n8 -> 24",
     ],
 )
 def test_ways_to_ask(question: str) -> None:
-    assert parse_question(question).puzzle == Puzzle((4, 7, 8, 8), 24)
-    assert not parse_question(question).value
+    assert parse_question(question) == Question(Puzzle((4, 7, 8, 8), 24))
 
 
 def test_the_question_about_reachability() -> None:
     question = parse_question("Can 1 4 7 still make 24?")
-    assert (question.puzzle, question.value) == (Puzzle((1, 4, 7), 24), True)
+    assert question == Question(Puzzle((1, 4, 7), 24), value=True)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +316,9 @@ def test_the_question_about_reachability() -> None:
         "4 7 8 8 -> 0",
         "4 7 8 8 -> " + "9" * 5000,
         "4 7 8 8",
+        "\uff14 7 8 8 -> 24",  # the verifier reads ASCII digits alone
+        "4 7 8 8 -> \u0662\u0664",
+        "1" + " " * 200_000 + "x",  # a time that grows with the square would be noticed
     ],
 )
 async def test_other_questions_are_refused_with_advice(
@@ -280,7 +329,7 @@ async def test_other_questions_are_refused_with_advice(
     assert caught.value.field == "question"
     assert "'4 7 8 8 -> 24'" in caught.value.fix
     assert "--base-url http://localhost:11434/v1" in caught.value.fix
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 800
     assert model.counters.positions == 0
 
 
@@ -294,10 +343,13 @@ async def test_conversations_this_model_did_not_write_are_refused(
         await model.generate(ask("4 7 8 8 -> 24", own), Allowance())
     with pytest.raises(QuestionRefused, match="no word"):
         await model.generate(continuing(ask(), "Let me think"), Allowance())
+    with pytest.raises(QuestionRefused, match="more than 20,000 characters"):
+        await model.generate(continuing(ask(), "8 / 8 = 1; " * 400_000), Allowance())
     with pytest.raises(QuestionRefused, match="unfinished"):
         await model.generate({**ask(), "continue_last": True}, Allowance())
-    with pytest.raises(InvalidInput, match="temperature"):
-        await model.generate(ask(temperature=-1), Allowance())
+    for temperature in (-1, math.nan):
+        with pytest.raises(InvalidInput, match="temperature"):
+            await model.generate(ask(temperature=temperature), Allowance())
     with pytest.raises(InvalidInput, match="top_p"):
         await model.generate(ask(top_p=0), Allowance())
 
@@ -316,10 +368,10 @@ async def test_system_messages_and_earlier_turns_are_ignored(
 
 
 def test_the_fingerprint_names_the_weights() -> None:
-    model, small = EmbeddedModel(), EmbeddedModel("embedded/puzzle-small")
+    model, small = EmbeddedModel("puzzle-large"), EmbeddedModel("embedded/puzzle-small")
     assert model.fingerprint()["weights"].startswith("sha256:")
     assert model.fingerprint() != small.fingerprint()
-    assert (model.name, small.name) == ("embedded", "embedded/puzzle-small")
+    assert (model.name, small.name) == ("embedded/puzzle-large", "embedded/puzzle-small")
     assert EmbeddedModel("puzzle-small").name == small.name
     assert model.fingerprint()["parameters"] == 371_232
     assert model.capabilities.top_up

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from longthought.errors import ConfigurationError, InvalidInput, MissingExtra
-from longthought.orchestrator.models.embedded import EmbeddedModel, Network
-from longthought.orchestrator.models.embedded.model import WEIGHTS
+from longthought.orchestrator.models.embedded import MODELS, EmbeddedModel, Network
 from longthought.orchestrator.models.embedded.sampling import Draw, draw_tokens, random_stream
 from longthought.orchestrator.models.embedded.training import network as torch_network
 
@@ -18,15 +17,20 @@ REFERENCES = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def large() -> Network:
-    return Network.load(WEIGHTS["embedded"].read_bytes())
+    return MODELS["embedded/puzzle-large"][0].load()
 
 
 @pytest.mark.parametrize(
     ("name", "reference"),
-    [("embedded", "reference-large.npz"), ("embedded/puzzle-small", "reference-small.npz")],
+    [
+        ("embedded/puzzle-large", "reference-large.npz"),
+        ("embedded/puzzle-small", "reference-small.npz"),
+        ("embedded/words", "reference-words.npz"),
+        ("embedded/letters", "reference-letters.npz"),
+    ],
 )
 def test_logits_equal_those_of_torch(name: str, reference: str) -> None:
-    network = Network.load(WEIGHTS[name].read_bytes())
+    network = MODELS[name][0].load()
     with np.load(REFERENCES / reference, allow_pickle=False) as saved:
         tokens, expected = saved["tokens"].astype(np.int64), saved["logits"]
     cache = network.new_cache(len(tokens))
@@ -35,6 +39,12 @@ def test_logits_equal_those_of_torch(name: str, reference: str) -> None:
     got = np.concatenate([first, *steps], axis=1)
     assert np.abs(got - expected).max() < 1e-3
     assert (got.argmax(-1) == expected.argmax(-1)).all()
+
+
+def test_every_weights_file_is_small() -> None:
+    files = {weights.path for model in MODELS.values() for weights in model}
+    assert len(files) == 4
+    assert all(path.stat().st_size < 1_500_000 for path in files)
 
 
 def test_a_batch_of_ragged_rows_equals_each_row_alone(large: Network) -> None:
@@ -76,6 +86,10 @@ def test_draws_follow_the_distribution() -> None:
 def test_what_is_no_weights_file_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         Network.load(b"something else")
+    whole = MODELS["embedded/puzzle-small"][0].path.read_bytes()
+    for cut in (0, 100, len(whole) // 2):
+        with pytest.raises(ConfigurationError):
+            Network.load(whole[:cut])
     with pytest.raises(InvalidInput, match="puzzle-small"):
         EmbeddedModel("embedded/unknown")
 

@@ -17,9 +17,10 @@ from longthought.orchestrator.models.embedded import (
     random_chance,
     random_play,
 )
-from longthought.orchestrator.models.embedded import puzzles as p
-from longthought.orchestrator.models.embedded import vocabulary as v
-from longthought.orchestrator.models.embedded.training.data import Segment, rows, segments
+from longthought.orchestrator.models.embedded.puzzles import problems as p
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
+from longthought.orchestrator.models.embedded.training.packing import Segment, pack
+from longthought.orchestrator.models.embedded.training.puzzle_data import segments
 
 
 def test_moves_are_exact_and_stay_in_range() -> None:
@@ -75,7 +76,7 @@ def test_every_training_trace_is_right() -> None:
 
 
 def test_packed_rows_repeat_and_hold_whole_segments() -> None:
-    first, second = rows("seed", 20), rows("seed", 20)
+    first, second = (pack(segments("seed"), 20, 128, v.PADDING) for _ in range(2))
     assert (first.tokens == second.tokens).all()
     assert (first.segment > 0).mean() > 0.85
     assert not first.trained[first.segment == 0].any()

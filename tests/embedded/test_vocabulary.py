@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longthought.errors import InvalidInput
-from longthought.orchestrator.models.embedded import vocabulary as v
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
 
 anything = st.lists(st.integers(0, v.SIZE - 1), max_size=40)
 mostly_marks = st.lists(

@@ -15,7 +15,7 @@ from longthought.budgets import PriceBook, Scope
 from longthought.errors import BackendError, BackendRefused, UnpricedModel
 from longthought.orchestrator import runs
 from longthought.orchestrator.definition import Retry
-from longthought.orchestrator.models.openai_chat import OpenAIModel
+from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
 from longthought.types import Capabilities, Grant, ModelReply, ModelRequest
 

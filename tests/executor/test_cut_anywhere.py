@@ -10,6 +10,7 @@ import pytest
 from longthought import Budget, Store, Workflow, strategies, verifiers
 from longthought.errors import BackendError
 from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
+from longthought.types import Candidate
 from tests.executor.copies import copy_prefix
 from tests.executor.workflows import jitter, looking, turns_of, two_lookups
 
@@ -19,15 +20,15 @@ def guess(request: Any) -> str:
 
 
 def stepping(request: Any) -> str:
-    """Steps of thought; some lines go wrong, some end."""
+    """Steps of thought, each a line that its stop string ends; some go wrong, the third answers."""
     roll = rng(request).random()
-    said = sum(len(str(m["content"]).split("\n")) for m in request["messages"][1:])
+    said = sum(str(message["content"]).count("step ") for message in request["messages"])
     if roll < 0.4:
-        return "wrong turn"
-    return f"The answer is {said}" if said >= 4 else f"step {said}"
+        return "wrong turn\nand more"
+    return f"The answer is {said}" if said >= 2 else f"step {said}\nand more"
 
 
-def no_wrong_turn(question: str, candidate: Any) -> bool:
+def no_wrong_turn(candidate: Candidate) -> bool:
     return "wrong" not in candidate.text
 
 
@@ -72,6 +73,16 @@ def workflows(store: Store) -> dict[str, Workflow]:
         "out of tokens": looking(store, budget=Budget(tokens=900), strategy=strategies.sample(6)),
         "tool calls": looking(store, script=many_calls, strategy=strategies.sample(2)),
     }
+
+
+async def test_the_search_that_is_cut_turns_back(sqlite_store: Store) -> None:
+    run = await workflows(sqlite_store)["backtracking"].run("q", seed=3, run_key=b"k" * 16)
+    recording = await sqlite_store.read(run.id)
+    results = [recording.get(e.body["result"]) for e in recording.events if "result" in e.body]
+    verdicts = [result["passed"] for result in results if "passed" in result]
+    assert run.status == "completed"
+    assert False in verdicts[1:-1]
+    assert verdicts[-1] is True
 
 
 NAMES = [

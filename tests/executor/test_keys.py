@@ -12,10 +12,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send
 
-from longthought import Context, Store, Workflow
+from longthought import Context, Store, Workflow, strategies, tool
 from longthought.errors import InvalidInput, UnlabelledConcurrency
 from longthought.orchestrator.graphs.placed import compile_graph
-from longthought.orchestrator.models.scripted import ScriptedModel
+from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from tests.executor.workflows import jitter, looking
 
 RUNS = 50
@@ -129,6 +129,39 @@ async def test_keys_of_searches_are_equal_over_many_runs(sqlite_store: Store) ->
         result = await workflow.run("q", run_key=b"k" * 16)
         found.append(await keys_and_requests(sqlite_store, result.id))
     assert all(keys == found[0] for keys in found)
+
+
+async def test_graphs_that_a_tool_of_a_branch_runs_have_places_of_their_own(
+    sqlite_store: Store,
+) -> None:
+    inner = compile_graph(one_node(inner_first))
+    contexts: list[Context] = []
+
+    @tool(effect="read")
+    async def twice() -> str:
+        """Run a graph twice."""
+        found = [await inner.ainvoke({"item": i}, context=contexts[0]) for i in range(2)]
+        return str(found)
+
+    async def search(state: State, runtime: Runtime[Context]) -> State:
+        contexts.append(runtime.context)
+        await runtime.context.explore(strategies.single())
+        return {"answer": "done"}
+
+    def calls_once(request: Any) -> Any:
+        last = request["messages"][-1]
+        return says("", call("twice")) if last["content"] == "go" else "said"
+
+    workflow = Workflow(
+        "w",
+        model=ScriptedModel(calls_once),
+        tools=[twice],
+        graph=one_node(search),
+        store=sqlite_store,
+    )
+    keys = await keys_and_requests(sqlite_store, (await workflow.run("go")).id)
+    inside = sorted(key.partition("tool/")[2] for key in keys if "tool/" in key)
+    assert inside == [f"1.only{turn}#{i}:model" for turn in ("", "~1") for i in range(2)]
 
 
 async def unlabelled(state: State, runtime: Runtime[Context]) -> State:

@@ -9,12 +9,23 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from longthought import Budget, Context, Store, ToolContext, Verdict, Workflow, strategies
+from longthought import (
+    Budget,
+    Context,
+    Store,
+    ToolContext,
+    Verdict,
+    Workflow,
+    strategies,
+    verifiers,
+)
 from longthought import answers as answer_kinds
 from longthought.errors import BackendError, InvalidInput, QuestionRefused
 from longthought.orchestrator import nodes
 from longthought.orchestrator.definition import Retry
+from longthought.orchestrator.graphs import run as run_module
 from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
+from longthought.orchestrator.traces import run_tree
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext
 from tests.executor.workflows import looking, lookup, turns_of, two_lookups
@@ -54,6 +65,65 @@ async def test_a_failing_sample_leaves_its_siblings_alone(sqlite_store: Store) -
     assert (result.status, result.answer) == ("completed", "7")
     assert (result.support["samples"], result.support["of"]) == (2, 4)
     assert (await workflow.replay(result.id)).support == result.support
+
+
+def broken(request: Any, attempt: int) -> Exception:
+    return BackendError(f"broken for seed {request['sampling']['seed']}", status=400)
+
+
+async def test_a_run_whose_samples_all_failed_says_why(sqlite_store: Store) -> None:
+    model = ScriptedModel(lambda request: "never said", faults=broken)
+    workflow = looking(sqlite_store, model=model)
+    result = await workflow.run("q")
+    assert (result.status, result.stop_reason) == ("incomplete", "all_samples")
+    assert result.error == "BackendError: broken for seed 0"
+    assert result.to_json()["error"] == result.error
+    assert (await workflow.replay(result.id)).error == result.error
+    assert run_tree(await sqlite_store.read(result.id)).error == result.error
+
+
+async def test_a_run_with_an_answer_or_without_failures_has_no_error(sqlite_store: Store) -> None:
+    silent = looking(sqlite_store, script=lambda request: "")
+    result = await silent.run("q")
+    assert (result.answer, result.error) == (None, None)
+
+    def some(request: Any, attempt: int) -> Exception | None:
+        return broken(request, attempt) if request["sampling"]["seed"] == 0 else None
+
+    model = ScriptedModel(lambda request: "The answer is 7", faults=some)
+    result = await looking(sqlite_store, model=model).run("q")
+    assert (result.answer, result.error) == ("7", None)
+
+
+async def test_a_search_that_could_not_go_on_says_why(sqlite_store: Store) -> None:
+    def after_one_step(request: Any, attempt: int) -> Exception | None:
+        return broken(request, attempt) if request.get("continue_last") else None
+
+    model = ScriptedModel(lambda request: "1 + 1 = 2\nThe answer is 2", faults=after_one_step)
+    search = strategies.backtrack(width=1)
+    kind, checked = answer_kinds.number(), verifiers.equations()
+    workflow = Workflow(
+        "w", model=model, answer=kind, verifier=checked, strategy=search, store=sqlite_store
+    )
+    result = await workflow.run("q")
+    assert (result.stop_reason, result.answer) == ("all_tried", "2")
+    assert result.status == "incomplete"  # the thought it was taken from did not come to its end
+    assert (result.error or "").startswith("BackendError: broken for seed")
+    assert (await workflow.replay(result.id)).error == result.error
+
+
+async def test_a_recording_without_the_error_still_replays(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ScriptedModel(lambda request: "never said", faults=broken)
+    workflow = looking(sqlite_store, model=model)
+    with monkeypatch.context() as once:  # before it was recorded
+        once.setattr(run_module, "_first_failure", lambda search: None)
+        old = await workflow.run("q")
+    assert old.error is None
+    again = await workflow.replay(old.id)
+    assert again.status == "incomplete"
+    assert again.error == "BackendError: broken for seed 0"
 
 
 async def test_failures_that_may_pass_are_tried_again(sqlite_store: Store) -> None:

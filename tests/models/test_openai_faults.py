@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import time
 import traceback
@@ -9,9 +11,9 @@ import traceback
 import httpx2
 import pytest
 
-from longthought.errors import BackendError
+from longthought.errors import BackendError, ConfigurationError
 from longthought.orchestrator.models import OpenAIModel
-from longthought.orchestrator.models.openai_errors import Faults, _retry_after
+from longthought.orchestrator.models.openai.faults import Faults, _retry_after
 
 KEY = "sk-very-secret-key"
 HEADER = "another-secret-value"
@@ -41,17 +43,24 @@ async def fault(granted, base_url, **options):
 @pytest.mark.parametrize(
     ("modes", "status", "retryable", "says"),
     [
+        ("status307", 307, False, "sends its callers to 'http://127.*/completions'; set base_url"),
         ("status400", 400, False, "refused with 400"),
-        ("status404", 404, False, "refused with 404"),
+        ("status401", 401, False, r"the server refused the API key \(401\): refused with 401"),
+        ("status403", 403, False, r"denies access with this API key \(403\)"),
+        ("status404", 404, False, r"no such address or model; .* \(404\): refused with 404"),
         ("status408", 408, True, "refused with 408"),
         ("status409", 409, True, "refused with 409"),
         ("status422", 422, False, "refused with 422"),
+        ("status425", 425, True, "refused with 425"),
         ("status429", 429, True, "refused with 429"),
+        ("status429,after7", 429, True, "refused with 429"),
         ("status500", 500, True, "refused with 500"),
-        ("status503", 503, True, "refused with 503"),
+        ("status502", 502, True, "refused with 502"),
+        ("status503,after7", 503, True, "refused with 503"),
         ("context", 400, False, "does not fit the model's context window"),
         ("echo-key", 401, False, r"refused the API key \(401\): .* Bearer \*\*\*"),
-        ("drop", None, True, "the connection was lost"),
+        ("drop", None, True, "the connection was lost before a reply"),
+        ("reset", None, True, "the connection was lost"),
         ("malformed", None, True, "is not JSON"),
         ("truncated", None, True, "the connection was lost"),
         ("empty", None, True, "no choice|ended in mid-reply"),
@@ -64,7 +73,7 @@ async def test_a_fault_of_the_server(server, granted, modes, status, retryable, 
     assert error.status == (None if stream and modes == "error" else status)
     assert error.retryable is retryable
     assert error.sent
-    assert error.retry_after == (7.0 if "status" in modes else None)
+    assert error.retry_after == (7.0 if "after" in modes else None)
     with pytest.raises(BackendError, match=says):
         raise error
 
@@ -81,11 +90,148 @@ async def test_a_stream_may_lack_its_done(server, granted):
     await model.aclose()
 
 
+async def test_a_stream_that_breaks_off_says_how_far_it_came(server, granted):
+    error = await fault(granted, server.address("w40,truncated"))
+    with pytest.raises(BackendError, match="lost in mid-reply, after 20 tokens"):
+        raise error
+
+
 @pytest.mark.parametrize("stream", [True, False])
-async def test_silence_runs_into_the_timeout(server, granted, stream):
-    error = await fault(granted, server.address("hang"), timeout=0.05, stream=stream)
-    assert "no answer in time" in str(error)
-    assert (error.retryable, error.sent) == (True, True)
+async def test_a_connection_that_was_closed_meanwhile_is_replaced(server, granted, stream):
+    model = OpenAIModel("toy", base_url=server.address("stale"), stream=stream, max_retries=0)
+    calls = server.counts["calls"]
+    for _ in range(3):
+        assert (await model.generate(QUESTION, granted(99)))["usage"]["calls"] == 1
+    assert server.counts["calls"] == calls + 5  # two of them met a connection that was over
+    await model.aclose()
+
+
+async def test_a_redirect_is_not_followed(server, granted):
+    calls = server.stats().get("calls", 0)
+    await fault(granted, server.address("status307"))  # with the key and all headers
+    assert server.stats()["calls"] == calls + 1
+
+
+# -- silence ---------------------------------------------------------------------------------------
+
+FOR_EVER = float("inf")
+SHORT = 0.2
+
+
+async def silence(server, granted, modes, **options):
+    """The error of one call, after the server has seen its connection close."""
+    before = server.counts["open"]
+    model = OpenAIModel("toy", base_url=server.address(modes), **options)
+    with pytest.raises(BackendError) as info:
+        await model.generate(QUESTION, granted(99))
+    while server.counts["open"] > before:
+        await asyncio.sleep(0.001)
+    await model.aclose()
+    assert (info.value.retryable, info.value.sent, info.value.status) == (True, True, None)
+    return str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("modes", "limits", "says"),
+    [
+        ("hang", {"first_token_timeout": SHORT}, "no token within 0.2 s (first_token_timeout)"),
+        ("alive", {"first_token_timeout": SHORT}, "no token within 0.2 s (first_token_timeout)"),
+        ("alive", {"timeout": SHORT}, "no token within 0.2 s (first_token_timeout)"),
+        (
+            "stall,w40",
+            {"timeout": SHORT, "first_token_timeout": FOR_EVER},
+            "the reply stalled: 20 tokens, then none for 0.2 s (timeout)",
+        ),
+    ],
+)
+async def test_silence_in_a_stream_ends_it(server, granted, modes, limits, says):
+    assert await silence(server, granted, modes, **limits) == f"toy: {says}"
+
+
+@pytest.mark.parametrize("modes", ["hang", "alive", "stall,w40"])
+async def test_silence_instead_of_a_whole_reply_ends_it(server, granted, modes):
+    limits = {"timeout": SHORT, "first_token_timeout": 1e-9, "stream": False}
+    said = await silence(server, granted, modes, **limits)
+    assert said == "toy: no reply within 0.2 s (timeout)"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_slow_tokens_are_no_silence(server, granted, stream):
+    limits = {"timeout": 0.5, "first_token_timeout": 0.5} if stream else {"timeout": 60}
+    model = OpenAIModel("toy", base_url=server.address("slow,w30"), stream=stream, **limits)
+    reply = await model.generate(QUESTION, granted(99))  # 30 tokens, 20 ms apart: more than 0.5 s
+    assert reply["usage"]["completion_tokens"] == 30
+    await model.aclose()
+
+
+async def test_a_usage_that_never_comes_costs_no_reply(server, granted):
+    model = OpenAIModel("toy", base_url=server.address("late-usage"), timeout=SHORT)
+    reply = await model.generate(QUESTION, granted(99))
+    assert reply["finish_reason"] == "stop"
+    assert reply["usage"]["estimated"]
+    await model.aclose()
+
+
+async def test_a_connection_that_never_stands(granted):
+    with socket.socket() as busy, contextlib.ExitStack() as held:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(0)
+        for _ in range(4):  # all that wait for `accept`; further ones are not even answered
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(busy.getsockname())
+        url = f"http://127.0.0.1:{busy.getsockname()[1]}/v1"
+        error = await fault(granted, url, connect_timeout=SHORT)
+        assert str(error) == "toy: no connection within 0.2 s (connect_timeout)"
+        assert (error.retryable, error.sent) == (True, False)
+        short = {"first_token_timeout": SHORT}  # which cannot be kept without a connection
+        assert not (await fault(granted, url, **short)).sent
+
+
+async def test_a_cancelled_call_is_no_fault(server, granted):
+    model = OpenAIModel("toy", base_url=server.address("hang"), timeout=60)
+    lost, in_flight = server.counts["lost"], server.counts["in_flight"]
+    task = asyncio.create_task(model.generate(QUESTION, granted(99)))
+    while server.counts["in_flight"] == in_flight:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while server.counts["lost"] == lost:
+        await asyncio.sleep(0.001)
+    await model.aclose()
+
+
+@pytest.mark.parametrize("field", ["connect_timeout", "first_token_timeout", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), True, "60"])
+def test_a_time_that_is_none(field, value):
+    with pytest.raises(ConfigurationError, match=f"^{field}: "):
+        OpenAIModel("toy", **{field: value})
+
+
+# -- what is not sent, and when to come back -------------------------------------------------------
+
+
+async def test_a_key_that_cannot_be_sent_is_not_shown(granted):
+    for key in ("sk-hidden\nsk-hidden", "sk-hidden-ключ"):
+        model = OpenAIModel("toy", base_url="http://127.0.0.1:1/v1", api_key=key)
+        with pytest.raises(ConfigurationError, match=r"^api_key: ") as info:
+            await model.generate(QUESTION, granted(9))
+        assert "hidden" not in "".join(traceback.format_exception(info.value))
+    headers = {"x-secret": "hidden\nvalue"}
+    model = OpenAIModel("toy", base_url="http://127.0.0.1:1/v1", extra_headers=headers)
+    with pytest.raises(ConfigurationError, match=r"^headers.x-secret: ") as info:
+        await model.generate(QUESTION, granted(9))
+    assert "hidden" not in "".join(traceback.format_exception(info.value))
+
+
+async def test_blanks_around_a_key_are_no_part_of_it(server, granted):
+    error = await fault(granted, server.address("echo-key"))
+    model = OpenAIModel("toy", base_url=server.address("echo-key"), api_key=f" {KEY}\n")
+    with pytest.raises(BackendError) as info:
+        await model.generate(QUESTION, granted(9))
+    assert str(info.value) == str(error)
+    await model.aclose()
 
 
 async def test_nothing_was_sent_where_nobody_listens(granted):
@@ -112,6 +258,10 @@ async def test_an_overloaded_server_answers_later(server, granted):
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "1m30s"}, 90.0),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
     ],
 )

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longthought.errors import InvalidInput
-from longthought.orchestrator.models import openai_wire as wire
-from longthought.orchestrator.models.openai_stream import ServerFault, StreamedReply
+from longthought.orchestrator.models.openai import chat_wire as wire
+from longthought.orchestrator.models.openai import usage
+from longthought.orchestrator.models.openai.chat_stream import ChatStream
+from longthought.orchestrator.models.openai.dialect import ServerFault, WireOptions
 from longthought.types import Usage
 
 USER = {"role": "user", "content": "q"}
@@ -27,9 +29,8 @@ OPEN = {"type": "object", "properties": {"a": {}}}
 
 def body(**fields):
     options = fields.pop("options", {})
-    return wire.request_body(
-        {"model": "m", "messages": [USER], **fields}, "m", max_tokens=9, **options
-    )
+    request = {"model": "m", "messages": [USER], **fields}
+    return wire.request_body(request, WireOptions("m", **{"stream": False, **options}), 9)
 
 
 def test_a_plain_request():
@@ -190,14 +191,14 @@ def test_usage_reported_and_estimated():
     request = {"model": "m", "messages": [{"role": "user", "content": [{"text": "é"}]}]}
     request |= {"tools": [{"name": "t"}], "output": {}}
     said = {"role": "assistant", "content": "éé", "reasoning": [{"text": "abc"}]}
-    assert wire.output_bytes(said) == 7
-    assert wire.estimated_usage(request, said, 5, 1) == Usage(37, 5, calls=1, estimated=True)
-    assert wire.estimated_usage(request, said, 99, 1).completion_tokens == 7
-    assert wire.estimated_usage(request, said, 5, 6).completion_tokens == 6
+    assert usage.output_bytes(said) == 7
+    assert usage.estimated_usage(request, said, 5, 1) == Usage(37, 5, calls=1, estimated=True)
+    assert usage.estimated_usage(request, said, 99, 1).completion_tokens == 7
+    assert usage.estimated_usage(request, said, 5, 6).completion_tokens == 6
 
 
 def streamed(*deltas, **fields):
-    reply = StreamedReply()
+    reply = ChatStream()
     for delta in deltas:
         reply.take("", json.dumps({"choices": [{"delta": delta}], **fields}))
     return reply
@@ -241,7 +242,7 @@ def test_both_reasoning_fields_in_a_stream_are_counted_once():
 
 def test_a_character_cut_between_two_pieces_is_whole_again():
     deltas = []
-    reply = StreamedReply(deltas.append)
+    reply = ChatStream(emit=deltas.append)
     for half in ("\\ud83d", "\\ude00"):
         reply.take("", '{"choices": [{"delta": {"content": "' + half + '"}}]}')
     assert wire.assistant_message(reply.assembled(), 0)["content"] == "\U0001f600"
@@ -283,7 +284,7 @@ JSON = st.recursive(
 
 @given(st.lists(st.builds(lambda choice: {"choices": [choice]}, JSON) | JSON, max_size=4))
 def test_whatever_a_stream_holds_is_a_message_or_a_fault(chunks):
-    reply = StreamedReply(lambda _: None)
+    reply = ChatStream(emit=lambda _: None)
     with contextlib.suppress(ServerFault):
         for chunk in chunks:
             reply.take("", json.dumps(chunk))
@@ -292,11 +293,11 @@ def test_whatever_a_stream_holds_is_a_message_or_a_fault(chunks):
 @pytest.mark.parametrize("data", ["{", "7", '{"error": "x"}', '{"error": {"message": "x"}}'])
 def test_an_error_or_garbage_in_a_stream(data):
     with pytest.raises(ServerFault):
-        StreamedReply().take("", data)
+        ChatStream().take("", data)
 
 
 def test_logprobs_are_collected_and_a_stream_without_an_end_is_not_complete():
-    reply = StreamedReply()
+    reply = ChatStream()
     for word in "ab":
         one = {"delta": {"content": word}, "logprobs": {"content": [{"token": word}]}}
         reply.take("", json.dumps({"choices": [one]}))

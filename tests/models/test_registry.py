@@ -9,14 +9,17 @@ import sys
 import pytest
 
 import longthought.orchestrator.models as models
+from longthought import Budget, PriceBook, Workflow
 from longthought.errors import InvalidInput
 from longthought.orchestrator.models import (
     BackendSettings,
+    Failover,
     OpenAIModel,
     RecordedModel,
     ScriptedModel,
     resolve_model,
 )
+from longthought.orchestrator.models.registry import priced
 
 
 def test_names_stand_for_models(tmp_path, monkeypatch):
@@ -61,3 +64,78 @@ def test_the_face_has_its_names_and_loads_nothing_heavy():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_name_goes_through_its_backend():
+    backends = {
+        "local": BackendSettings(kind="vllm", base_url="http://a:1/v1", slots=3),
+        "local/small": BackendSettings(base_url="http://b:1/v1"),
+        "openai": BackendSettings(slots=9),
+    }
+    model = resolve_model("local/org/qwen3", backends=backends)
+    assert isinstance(model, OpenAIModel)
+    assert (model.name, model.slots) == ("local/org/qwen3", 3)
+    assert model.fingerprint() == {
+        "kind": "openai",
+        "name": "local/org/qwen3",
+        "endpoint": "http://a:1/v1",
+        "served_as": "org/qwen3",
+        "capabilities": ["continues"],
+    }
+    assert resolve_model("local/small", backends=backends).fingerprint()["endpoint"] == (
+        "http://b:1/v1"
+    )
+    general = BackendSettings(slots=5)
+    assert resolve_model("openai/x", general, backends).slots == 9
+    assert resolve_model("embedded", general, backends).slots == 5
+    for spec in ("locl/x", "local", "local/", "other/x"):
+        with pytest.raises(InvalidInput, match=r"configured: local/NAME"):
+            resolve_model(spec, general, backends)
+    with pytest.raises(InvalidInput, match=r"Did you mean local/\.\.\.\?"):
+        resolve_model("locl/x", backends=backends)
+    with pytest.raises(InvalidInput, match="is no name"):
+        resolve_model("a b/x", backends={"a b": backends["local"]})
+
+
+async def test_the_endpoint_is_asked_for_the_models_own_name(server, granted):
+    backends = {"local": BackendSettings(base_url=server.address())}
+    model = resolve_model("local/toy", backends=backends)
+    request = {"model": model.name, "messages": [{"role": "user", "content": "Say it."}]}
+    reply = await model.generate(request, granted(50))
+    assert reply["model"] == "toy-2026"
+    await model.aclose()
+
+
+def test_several_addresses_are_several_endpoints_of_one_model():
+    urls = ["http://a:1/v1", "http://b:1/v1"]
+    backends = {"farm": BackendSettings(kind="vllm", base_urls=urls, slots=4, cooldown=3.0)}
+    model = resolve_model("farm/qwen3", backends=backends)
+    assert isinstance(model, Failover)
+    assert (model.name, model.slots) == ("farm/qwen3", 8)
+    assert [one["endpoint"] for one in model.fingerprint()["endpoints"]] == urls
+    assert model.capabilities.continues
+
+
+def test_prices_of_a_backend_are_those_of_its_models():
+    book = PriceBook.load()
+    backends = {
+        "mine": BackendSettings(kind="ollama", price={"input": 0, "output": 0}),
+        "work": BackendSettings(kind="openai", api_key_env="WORK_KEY"),
+        "other": BackendSettings(kind="openai", base_url="http://proxy/v1"),
+        "openai/gpt-5": BackendSettings(price={"input": 1, "output": 2, "cached": 0.5}),
+    }
+    specs = ["mine/x", "work/gpt-5-mini", "other/gpt-5-mini", "openai/gpt-5", "embedded"]
+    found = priced(book, specs, backends=backends)
+    assert found.require("mine/x").to_json() == {"input": "0", "cached": "0", "output": "0"}
+    assert found.price("work/gpt-5-mini") == book.price("gpt-5-mini")
+    assert found.price("other/gpt-5-mini") is None
+    assert found.require("gpt-5").to_json() == {"input": "1", "cached": "0.5", "output": "2"}
+    assert priced(book, ["openai/x", ScriptedModel(["a"])]) is book
+
+
+def test_a_workflow_takes_backends_and_their_prices():
+    backends = {"mine": BackendSettings(kind="ollama", price={"input": 0, "output": 0})}
+    workflow = Workflow(model="mine/x", backends=backends, budget=Budget(usd="0.01"))
+    assert [model.name for model in workflow.definition.models] == ["mine/x"]
+    with pytest.raises(InvalidInput, match="there is no model 'mine/x'"):
+        Workflow(model="mine/x")

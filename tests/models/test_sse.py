@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longthought.orchestrator.models.sse import ServerEvent, ServerEvents
+from longthought.orchestrator.models.openai.sse import ServerEvent, ServerEvents
 
 LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20)
 EVENT = st.tuples(LINE, st.lists(LINE, min_size=1, max_size=3))

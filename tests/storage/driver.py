@@ -73,7 +73,7 @@ async def waiting(store: Store) -> None:
 async def take_over(store: Store) -> None:
     """The next attempt of that run, by force."""
     journal = await store.claim("run-1", force=True)
-    for number in range(1000, 1020):
+    for number in range(1_000_000, 1_000_020):
         await append(journal, number)
     tell("done")
     await store.release(journal)

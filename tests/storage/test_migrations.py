@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -94,3 +96,23 @@ async def test_many_processes_may_open_a_fresh_store_at_once(fresh_url, tmp_path
     async with Store(fresh_url, directory=tmp_path) as store:
         assert len(await store.list_runs()) == 4
         assert (await audit(store)).ok
+
+
+def test_stores_are_made_side_by_side_in_many_threads(tmp_path: Path) -> None:
+    async def make(name: str) -> int:
+        async with Store(directory=tmp_path / name) as store:
+            return len(await store.list_runs())
+
+    def in_a_loop_of_its_own(name: str) -> int:
+        return asyncio.run(make(name))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(in_a_loop_of_its_own, [f"store{n}" for n in range(8)])) == [0] * 8
+
+
+async def test_stores_are_made_side_by_side_in_one_loop(tmp_path: Path) -> None:
+    async def make(name: str) -> int:
+        async with Store(directory=tmp_path / name) as store:
+            return len(await store.list_runs())
+
+    assert await asyncio.gather(*(make(f"store{n}") for n in range(8))) == [0] * 8

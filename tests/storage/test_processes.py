@@ -89,7 +89,7 @@ async def test_of_two_processes_on_one_run_one_wins(store_url, tmp_path):
         types = [e.key or e.type for e in (await store.read("run-1")).events]
         report = await audit(store)
     mine = [f"k{number}" for number in range(20 + len(before))]
-    theirs = [f"k{number}" for number in range(1000, 1020)]
+    theirs = [f"k{number}" for number in range(1_000_000, 1_000_020)]
     assert types == ["run_started", "attempt_started", *mine, "attempt_started", *theirs]
     assert report.ok, report.findings
 

@@ -20,6 +20,7 @@ POLICIES: dict[str, Policy] = {
     "beta": strategies.sample(12, stop=strategies.beta(0.95)),
     "best of": strategies.best_of(7, wave=3),
     "weighted": strategies.sample(6, wave=2, select=strategies.weighted()),
+    "fallback": strategies.sample(5, select=strategies.majority(fallback=True)),
     "backtrack": strategies.backtrack(width=2, depth=4, steps=40),
     "restarts": strategies.backtrack(width=2, depth=3, steps=60, restarts=2),
 }
@@ -119,6 +120,37 @@ def test_failed_and_unparsable_samples_never_vote() -> None:
 def test_what_the_verifier_turned_down_does_not_win_by_count() -> None:
     outcomes = [finished("1", False), finished("1", False), finished("2", True)]
     assert tell_all(strategies.sample(3), outcomes).ask == "s2"
+
+
+def test_a_vote_in_which_all_were_turned_down_has_no_answer_unless_told_to() -> None:
+    refused = [finished("1", False), finished("2", False), finished("2", False), FAILED]
+    assert strategies.majority().spec() == {"name": "majority"}
+    assert tell_all(strategies.sample(4), refused).ask is None
+    falling = strategies.sample(4, select=strategies.majority(fallback=True))
+    assert falling.spec()["select"] == {"name": "majority", "fallback": True}
+    pick = tell_all(falling, refused)
+    assert (pick.ask, pick.support["fallback"], pick.support["votes"]) == (
+        "s1",
+        True,
+        {"2": 2, "1": 1},
+    )
+    one_passed = [*refused[:3], finished("1", True)]
+    assert tell_all(falling, one_passed).ask == "s3"
+    assert "fallback" not in tell_all(falling, one_passed).support
+    assert tell_all(falling, [FAILED] * 4).ask is None
+
+
+def test_agreement_on_what_was_turned_down_is_no_reason_to_stop() -> None:
+    policy = strategies.sample(8, wave=4, stop=strategies.beta(0.95))
+    state = policy.start("q", 0)
+    for ask in policy.ask(state, 8):
+        policy.tell(state, outcome_of(ask, finished("1", False)))
+    assert policy.done(state) is None
+    for ask in policy.ask(state, 8):
+        policy.tell(state, outcome_of(ask, finished("2", True)))
+    pick = policy.done(state)
+    assert pick is not None
+    assert (pick.ask, pick.stop_reason) == ("s4", "agreement")
 
 
 def test_all_failed_leaves_no_pick() -> None:

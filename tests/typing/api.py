@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, assert_type
 
+from pydantic import BaseModel
+
 from longthought import (
     Budget,
     Candidate,
@@ -83,11 +85,28 @@ workflow = Workflow(
 other = Workflow("own policy", strategy=policy)
 
 
+class Invoice(BaseModel):
+    """What a typed answer may be."""
+
+    total: float
+
+
+typed = Workflow("typed", output=Invoice, output_retries=2)
+by_schema = Workflow("schema", output={"type": "object"}, answer=answers.json(Invoice))
+in_turn: list[Policy] = [
+    strategies.single(models="small"),
+    strategies.sample(4, models=("small", 0)),
+    strategies.best_of(4, models={"small": 3, "large": 1}),
+    strategies.backtrack(models=[0, 1]),
+]
+
+
 async def uses(context: Context, store: Store) -> None:
     run = await workflow.run(conversation, seed=1, budget=Budget(tokens=10), deps=object())
     assert_type(run, Result)
     assert_type(run.answer, str | None)
     assert_type(run.status, str)
+    assert_type(run.output, Any)
     assert_type(run.spent, dict[str, Any])
     assert_type(await workflow.resume(run.id, force=True), Result)
     assert_type(await workflow.replay(run.id), Result)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longthought.errors import InvalidInput
-from longthought.verifiers import AnswerKind, answers
+from longthought.verifiers import AnswerKind, answers, concludes
 
 SHOUT = answers.callable(lambda text: text.strip().upper() or None)
 KINDS = [
@@ -249,3 +249,25 @@ def test_the_gold_of_a_puzzle_is_its_question():
     assert not kind.equal("4 * (7 - 8 / 8)", "4 7 8 8 -> 25")
     assert not kind.equal("4 * 6", "4 7 8 8 -> 24")
     assert not kind.equal("4 * 6", "3 * 8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "ends"),
+    [
+        (answers.number(), "3 * 4 = 12", False),
+        (answers.number(), "3 * 4 = 12\nThe answer is 12.", True),
+        (answers.number(), "so \\boxed{12}", True),
+        (answers.number(), "3 * 4 = 12\nThe answer is", False),
+        (answers.number(), "3 * 4 = 12\nThe answer is:\n\n", False),
+        (answers.number(), "3 * 4 = 12\nAnswer:\n\n12", True),
+        (answers.exact(), "first I look at the map", False),
+        (answers.exact(), "I look at the map.\nAnswer: Rome", True),
+        (answers.exact(), "I look at the map.\nAnswer:", False),
+        (answers.exact(), "I look at the map.\n**Answer:** ", False),
+        (answers.choice("AB"), "maybe (A)", True),
+        (answers.choice("AB"), "let me see", False),
+        (answers.puzzle(), "8 / 8 = 1 [1 4 7 left];", False),
+    ],
+)
+def test_where_a_line_of_thought_ends(kind, text, ends):
+    assert concludes(kind, text) is ends

@@ -24,6 +24,7 @@ async def check(candidate: Candidate, context: JudgeContext) -> None:
         answers.choice(["yes", "no"]),
         answers.callable(shout),
         answers.puzzle(),
+        answers.json({"type": "object"}),
     ]
     for kind in kinds:
         assert_type(kind.find("text"), str | None)
@@ -34,6 +35,7 @@ async def check(candidate: Candidate, context: JudgeContext) -> None:
         verifiers.choice("AB"),
         verifiers.callable(right, threshold=0.5),
         verifiers.puzzle(oracle=True),
+        verifiers.equations(),
     ]
     for verifier in every:
         assert_type(await verifiers.judge(verifier, candidate, context), Verdict)

@@ -1,20 +1,21 @@
 """Small transformers whose weights are in the package: a demonstration that needs no network.
 
-They solve make-a-target puzzles by thinking; a brute-force program solves every one of them. What
-is real is the inference: decoding, sampling, a key-value cache, failures for a verifier to catch.
+Each was made for one task, such as make-a-target puzzles, which a brute-force program solves, every
+one of them. What is real is the inference: decoding, sampling, a key-value cache that survives a
+tool call, failures for a verifier to catch.
 """
 
 from __future__ import annotations
 
+from .catalogue import MODELS
 from .conversation import trace_text
 from .model import EmbeddedModel
 from .network import Network
-from .puzzles import Puzzle, held_out
-from .questions import parse_question
-from .random_play import random_chance, random_play
-from .traces import Judgement, judge
+from .puzzles import Judgement, Puzzle, held_out, judge, parse_question, random_chance, random_play
+from .questions import task_of
 
 __all__ = [
+    "MODELS",
     "EmbeddedModel",
     "Judgement",
     "Network",
@@ -24,5 +25,6 @@ __all__ = [
     "parse_question",
     "random_chance",
     "random_play",
+    "task_of",
     "trace_text",
 ]

@@ -1,58 +1,63 @@
-"""A conversation as one sequence of tokens: the prompt of the puzzle and what was written since."""
+"""A conversation as one sequence of tokens: the question and what was written since."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from longthought.errors import InvalidInput, QuestionRefused
 from longthought.types import Message, ModelRequest, text_of
 
-from . import vocabulary as v
-from .questions import Question, parse_question
+from .questions import understand
+from .tasks import Asked, Mode, Task
 
-__all__ = ["CALCULATOR", "Conversation", "expression_before_call", "read", "trace_text"]
+__all__ = ["CALCULATOR", "Conversation", "read", "trace_text"]
 
 CALCULATOR = "calculator"
 """The name of the tool whose offer switches the model into tool mode."""
 
-_INTEGER = re.compile(r"\d{1,3}(?:\.0+)?")
+_LONGEST = 20_000  # characters that it wrote: far more than any network has positions for
+_ONLY_OWN = "Continue only with what this model wrote"
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """What a request comes down to.
 
-    ``prompt`` holds every token so far; ``trace`` is its part after the puzzle itself; ``calls`` is
-    the number of tool calls made. ``continued`` is the text of the unfinished message that the
-    reply goes on with. ``unusable`` is a tool result that is no number of the vocabulary.
+    ``prompt`` holds every token so far; ``trace`` is its part after the question itself; ``calls``
+    is the number of tool calls made. ``continued`` is the text of the unfinished message that the
+    reply goes on with. ``unusable`` is a tool result that the task has no tokens for.
     """
 
-    question: Question
-    mode: int
+    asked: Asked
+    mode: Mode
     prompt: list[int]
     trace: list[int]
     calls: int
     continued: str | None = None
     unusable: str | None = None
 
+    @property
+    def task(self) -> Task:
+        """The task that understood the question."""
+        return self.asked.task
 
-def read(request: ModelRequest) -> Conversation:
+
+def read(request: ModelRequest, tasks: Sequence[Task]) -> Conversation:
     """The conversation of a request; system messages and all before the last user are ignored.
 
     Raises:
-        QuestionRefused: the last user message is no puzzle, or the messages after it are not what
-            this model writes.
+        QuestionRefused: the last user message is a question of none of the tasks, or the messages
+            after it are not what this model writes.
     """
     messages = request["messages"]
     last_user = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
     if last_user is None:
         raise QuestionRefused("messages", "there is no user message")
-    question = parse_question(text_of(messages[last_user]))
-    mode = _mode(request, question)
-    trace, calls, unusable = _trace(messages[last_user + 1 :])
+    asked = understand(text_of(messages[last_user]), tasks)
+    mode = _mode(request, asked)
+    trace, calls, unusable = _trace(asked.task, messages[last_user + 1 :])
     continued = None
     last = messages[-1]
     if request.get("continue_last"):
@@ -62,9 +67,8 @@ def read(request: ModelRequest) -> Conversation:
     elif last["role"] == "assistant":
         fix = "Set continue_last to go on with it, or answer its tool call"
         raise QuestionRefused("messages", "the last message is the assistant's own", fix)
-    puzzle = question.puzzle
-    head = [mode, puzzle.target, *puzzle.numbers, v.COLON]
-    return Conversation(question, mode, head + trace, trace, calls, continued, unusable)
+    head = asked.task.head(asked, mode)
+    return Conversation(asked, mode, head + trace, trace, calls, continued, unusable)
 
 
 def trace_text(messages: Sequence[Message]) -> str:
@@ -80,54 +84,61 @@ def trace_text(messages: Sequence[Message]) -> str:
     )
 
 
-def expression_before_call(tokens: Sequence[int]) -> str | None:
-    """The expression of a trace that ends with CALL, or None if no operation stands there."""
-    if len(tokens) < 4:
-        return None
-    left, operator, right = tokens[-4:-1]
-    if operator not in v.OPERATORS or max(left, right) > v.NUMBER_MAX:
-        return None
-    return f"{left} {v.OPERATORS[operator]} {right}"
+def _mode(request: ModelRequest, asked: Asked) -> Mode:
+    """The mode that the request calls for, if the question can be answered in it."""
+    direct = request.get("sampling", {}).get("reasoning_effort") == "none"
+    if direct and "direct" in asked.modes:
+        return "direct"
+    offered = any(tool["name"] == CALCULATOR for tool in request.get("tools", []))
+    if offered and "tool" in asked.modes:
+        return "tool"
+    return asked.modes[0]
 
 
-def _mode(request: ModelRequest, question: Question) -> int:
-    if question.value:
-        return v.MODE_VALUE
-    if request.get("sampling", {}).get("reasoning_effort") == "none":
-        return v.MODE_DIRECT
-    if any(tool["name"] == CALCULATOR for tool in request.get("tools", [])):
-        return v.MODE_TOOL
-    return v.MODE_CHAIN
-
-
-def _trace(messages: Sequence[Message]) -> tuple[list[int], int, str | None]:
-    """The tokens of these messages, the number of tool calls, and a result that has no token."""
+def _trace(task: Task, messages: Sequence[Message]) -> tuple[list[int], int, str | None]:
+    """The tokens of these messages, the number of tool calls, and a result that has no tokens."""
+    _check_length(messages)
     tokens: list[int] = []
     calls = 0
     for message in messages:
         if message["role"] == "assistant":
-            tokens += _written(text_of(message))
+            tokens += _written(task, text_of(message))
             for call in message.get("tool_calls", []):
                 calls += 1
-                expression = _written(_expression(call["arguments"]))
-                if tokens[-1:] != [v.CALL]:
-                    written = tokens[-len(expression) :] == expression
-                    tokens += [v.CALL] if written else [*expression, v.CALL]
+                tokens += _called(task, tokens, _expression(call["arguments"]))
         elif message["role"] == "tool":
             result = text_of(message).strip()
-            value = int(result.split(".")[0]) if _INTEGER.fullmatch(result) else v.NUMBER_MAX + 1
-            if value > v.NUMBER_MAX:
+            returned = task.returned(result)
+            if returned is None:
                 return tokens, calls, result
-            tokens += [value, v.RETURN]
+            tokens += returned
     return tokens, calls, None
 
 
-def _written(text: str) -> list[int]:
+def _check_length(messages: Sequence[Message]) -> None:
+    said = [message for message in messages if message["role"] == "assistant"]
+    written = sum(len(text_of(message)) for message in said)
+    calls = (call for message in said for call in message.get("tool_calls", []))
+    if written + sum(len(call["arguments"]) for call in calls) > _LONGEST:
+        problem = f"more than {_LONGEST:,} characters were written after the question"
+        raise QuestionRefused("messages", problem, _ONLY_OWN)
+
+
+def _called(task: Task, before: list[int], expression: str) -> list[int]:
+    """What a call adds to the tokens before it: the text may say the expression, or even CALL."""
+    if task.call < 0:
+        raise QuestionRefused("messages", f"{task.name} are answered without a tool call")
+    written = _written(task, expression)
+    if before[-1:] == [task.call]:
+        return []
+    return [task.call] if before[-len(written) :] == written else [*written, task.call]
+
+
+def _written(task: Task, text: str) -> list[int]:
     try:
-        return v.encode(text)
+        return task.language.encode(text)
     except InvalidInput as error:
-        fix = "Continue only with what this model wrote"
-        raise QuestionRefused("messages", error.problem, fix) from error
+        raise QuestionRefused("messages", error.problem, _ONLY_OWN) from error
 
 
 def _expression(arguments: str) -> str:

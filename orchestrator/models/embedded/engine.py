@@ -26,6 +26,7 @@ from .sampling import Draw, draw_tokens
 __all__ = ["Counters", "Engine", "Row", "Step"]
 
 _STEPS_PER_WAKE = 4  # decode steps between two wakings of the callers
+_WORTH_WAITING = 16  # positions that a prompt saves, about what one more forward pass costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Counters:
     reused: int = 0
     steps: int = 0
     widest: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.positions + other.positions,
+            self.reused + other.reused,
+            self.steps + other.steps,
+            max(self.widest, other.widest),
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +104,7 @@ class Engine:
         self._batch: Cache | None = None
         self._logits: Floats = np.zeros((slots, network.shape.vocabulary), np.float32)
         self._lock = threading.Lock()
+        self._ending = threading.Lock()  # one close at a time
         self._thread: threading.Thread | None = None  # the last one started, perhaps at its end
         self._working = False
         self._closing = False
@@ -130,15 +140,16 @@ class Engine:
 
     def close(self) -> None:
         """Stop the thread and free the memory. Rows in flight fail; later rows start afresh."""
-        with self._lock:
-            self._closing = True
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-        with self._lock:
-            self._closing = False
-        self.prefixes.clear()
-        self._batch = None
+        with self._ending:
+            with self._lock:
+                self._closing = True
+                thread = self._thread
+            if thread is not None:
+                thread.join()
+            with self._lock:  # no thread runs now, and none starts before this is done
+                self.prefixes.clear()
+                self._batch = None
+                self._closing = False
 
     def wait_idle(self) -> None:
         """Block until nothing is in flight."""
@@ -161,14 +172,15 @@ class Engine:
 
     def _work(self) -> None:
         for turn in itertools.count(1):
-            arrivals = self._next_arrivals()
-            if arrivals is None:
-                return
+            arrivals: list[_Flight] | None = None
             try:
+                arrivals = self._next_arrivals()
+                if arrivals is None:
+                    return
                 self._admit(arrivals)
                 ended = self._step()
             except Exception as error:  # it must reach the callers, who would wait for ever
-                self._end(dict.fromkeys({*arrivals, *self._flights}, error))
+                self._end(dict.fromkeys({*(arrivals or ()), *self._flights}, error))
                 self._flights.clear()
                 continue
             self._wake(ended if turn % _STEPS_PER_WAKE else [*ended, *self._flights])
@@ -193,18 +205,23 @@ class Engine:
         return arrivals
 
     def _admit(self, arrivals: list[_Flight]) -> None:
-        """Compute the prompts. Of several that are alike one goes first, the others reuse it."""
+        """Compute the prompts. Of several that begin alike one goes first, the others reuse it."""
         while arrivals:
             now: list[_Flight] = []
             later: list[_Flight] = []
-            seen: set[tuple[int, ...]] = set()
-            for flight in arrivals:
-                head = tuple(flight.tokens[:-1])
-                wait = head in seen and not self.prefixes.covers(head)
-                (later if wait else now).append(flight)
-                seen.add(head)
+            before: list[int] = []
+            for flight in sorted(arrivals, key=lambda flight: flight.tokens):
+                head = flight.tokens[:-1]
+                (later if self._waits(head, before) else now).append(flight)
+                before = head
             self._prefill(now)
             arrivals = later
+
+    def _waits(self, head: list[int], before: list[int]) -> bool:
+        """Whether a prompt had better wait until one that is under way can be reused for it."""
+        shared = _shared(head, before)
+        gained = shared - self.prefixes.depth(head)
+        return gained >= _WORTH_WAITING or (gained > 0 and shared == len(head))
 
     def _prefill(self, arrivals: list[_Flight]) -> None:
         if self._batch is None:
@@ -221,6 +238,8 @@ class Engine:
                 depth, prefix = found[self._flights[place]]
                 self._flights[place].row.cached = depth
                 self._batch.lengths[place] = depth
+                reused = self._flights[place].tokens[:depth]
+                self._batch.places[place] = self.network.place_after(reused)
                 if prefix is not None:
                     self._batch.keys[:, place, :, :depth] = prefix.keys[:, :, :depth]
                     self._batch.values[:, place, :, :depth] = prefix.values[:, :, :depth]
@@ -234,11 +253,7 @@ class Engine:
         """Push the last ``new`` tokens of some rows through the network."""
         assert self._batch is not None  # noqa: S101 - made in _prefill, before any row exists
         tokens = np.array([flight.tokens[-new:] for flight in self._flights[start:stop]], np.int64)
-        part = Cache(
-            self._batch.keys[:, start:stop],
-            self._batch.values[:, start:stop],
-            self._batch.lengths[start:stop],
-        )
+        part = self._batch.rows(start, stop)
         self._logits[start:stop] = self.network.forward(tokens, part)
         self.counters.positions += tokens.size
 
@@ -276,10 +291,7 @@ class Engine:
             last = len(self._flights) - 1
             batch = self._batch
             if place != last and batch is not None:
-                length = int(batch.lengths[last])
-                batch.keys[:, place, :, :length] = batch.keys[:, last, :, :length]
-                batch.values[:, place, :, :length] = batch.values[:, last, :, :length]
-                batch.lengths[place] = length
+                batch.move(last, place)
                 self._logits[place] = self._logits[last]
                 self._flights[place] = self._flights[last]
             self._flights.pop()
@@ -313,6 +325,12 @@ class Engine:
             except RuntimeError:  # the loop was closed without cancelling its tasks
                 for flight in flights:
                     flight.cancelled = flight.cancelled or flight.loop is loop
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens at their beginning two sequences have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _set_all(events: list[asyncio.Event]) -> None:

@@ -1,4 +1,4 @@
-"""``python -m longthought.orchestrator.models.embedded.measure``: the table of the model card.
+"""``python -m longthought.orchestrator.models.embedded.measure``: the table of the puzzle card.
 
 Every number is over held-out puzzles, judged exactly, with random legal play beside it.
 """
@@ -8,77 +8,61 @@ from __future__ import annotations
 import argparse
 import asyncio
 import bisect
-import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longthought.types import Message, ModelRequest, Sampling, ToolDefinition
+from longthought.orchestrator.models.allowance import Allowance
+from longthought.types import Message, ModelRequest, Sampling
 
-from .conversation import CALCULATOR, trace_text
-from .model import WEIGHTS, EmbeddedModel
-from .puzzles import Puzzle, State, apply, held_out, moves, reachable
-from .random_play import random_chance
-from .traces import judge
-from .vocabulary import encode
+from .catalogue import ALL_TASKS, MODELS
+from .drawing import Reply, draw_replies, reply_with_tool
+from .model import EmbeddedModel
+from .puzzles.problems import Puzzle, State, apply, held_out, moves, reachable
+from .puzzles.random_play import random_chance
+from .puzzles.traces import judge
+from .puzzles.vocabulary import encode
 
-__all__ = ["Allowance", "Solved", "best_of", "main", "sample", "solve_with_tool", "value_quality"]
-
-_CALCULATOR = ToolDefinition(
-    name=CALCULATOR,
-    description="The exact value of an arithmetic expression.",
-    parameters={"type": "object", "properties": {"expression": {"type": "string"}}},
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """A grant without a budget behind it: a fixed number of tokens."""
-
-    tokens: int = 10_000
-
-    async def top_up(self, wanted: int) -> int:
-        """Nothing more is to be had."""
-        del wanted
-        return self.tokens
+__all__ = ["Solved", "best_of", "main", "sample", "solve_with_tool", "value_quality"]
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """One reply: was it right, was its first attempt (before any BACK), did it end with DONE."""
+    """One reply: was it right, was its first attempt (before any BACK), did it end with DONE.
+
+    ``first`` is the text of the first attempt, ``first_tokens`` its length.
+    """
 
     solved: bool
     at_once: bool
     claimed: bool
     tokens: int
+    first: str
+    first_tokens: int
 
 
 async def sample(
     model: EmbeddedModel, puzzles: Sequence[Puzzle], count: int, **sampling: object
 ) -> list[list[Solved]]:
-    """``count`` replies to each puzzle, seeded 0, 1, ...; all are in flight together."""
-
-    async def one(puzzle: Puzzle, seed: int) -> Solved:
-        request = ModelRequest(
-            model=model.name,
-            messages=[Message(role="user", content=str(puzzle))],
-            sampling=Sampling(seed=seed, **sampling),  # type: ignore[typeddict-item]
-        )
-        reply = await model.generate(request, Allowance())
-        tokens = reply["usage"].get("completion_tokens", 0)
-        return _solved(puzzle, str(reply["message"]["content"]), tokens)
-
+    """``count`` replies to each puzzle, seeded 0, 1, ..."""
+    drawn = await draw_replies(model, [str(puzzle) for puzzle in puzzles], count, **sampling)
     return [
-        await asyncio.gather(*(one(puzzle, 1000 * place + n) for n in range(count)))
-        for place, puzzle in enumerate(puzzles)
+        [_solved(puzzle, reply) for reply in replies]
+        for puzzle, replies in zip(puzzles, drawn, strict=True)
     ]
 
 
-def _solved(puzzle: Puzzle, text: str, tokens: int) -> Solved:
-    first = text.split("BACK", maxsplit=1)[0]
-    claimed = text.endswith("DONE")
-    return Solved(judge(puzzle, text).solved, judge(puzzle, first).solved, claimed, tokens)
+def _solved(puzzle: Puzzle, reply: Reply) -> Solved:
+    first, back, _ = reply.text.partition("BACK")
+    return Solved(
+        judge(puzzle, reply.text).solved,
+        judge(puzzle, first).solved,
+        reply.text.endswith("DONE"),
+        reply.tokens,
+        first,
+        len(encode(first)) + bool(back),
+    )
 
 
 def _calculate(expression: str) -> str:
@@ -89,21 +73,8 @@ def _calculate(expression: str) -> str:
 
 async def solve_with_tool(model: EmbeddedModel, puzzle: Puzzle, sampling: Sampling) -> Solved:
     """One reply in tool mode; each call is answered exactly."""
-    messages = [Message(role="user", content=str(puzzle))]
-    tokens = 0
-    while True:
-        request = ModelRequest(
-            model=model.name, messages=messages, tools=[_CALCULATOR], sampling=sampling
-        )
-        reply = await model.generate(request, Allowance())
-        tokens += reply["usage"].get("completion_tokens", 0)
-        messages.append(reply["message"])
-        if reply["finish_reason"] != "tool_calls":
-            break
-        call = reply["message"].get("tool_calls", [])[0]
-        result = _calculate(json.loads(call["arguments"])["expression"])
-        messages.append(Message(role="tool", content=result, tool_call_id=call["id"]))
-    return _solved(puzzle, trace_text(messages), tokens)
+    reply = await reply_with_tool(model, str(puzzle), _calculate, sampling)
+    return _solved(puzzle, reply)
 
 
 def best_of(samples: Sequence[Sequence[Solved]], count: int) -> float:
@@ -190,7 +161,8 @@ async def _table(
 def main(arguments: list[str] | None = None) -> int:
     """Print the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="longthought.orchestrator.models.embedded.measure")
-    parser.add_argument("--model", choices=sorted(WEIGHTS), default="embedded")
+    able = [name for name, parts in MODELS.items() if "puzzles" in {w.task.name for w in parts}]
+    parser.add_argument("--model", choices=able, default=ALL_TASKS)
     parser.add_argument("--puzzles", type=int, default=200)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--temperature", type=float, default=1.0)

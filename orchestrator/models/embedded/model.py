@@ -1,10 +1,12 @@
-"""The embedded model: a small transformer in the package behind the ``Model`` protocol."""
+"""The embedded model: small transformers in the package behind the ``Model`` protocol."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 from longthought.errors import InvalidInput
 from longthought.types import (
@@ -20,73 +22,92 @@ from longthought.types import (
     Usage,
 )
 
-from . import vocabulary as v
+from .catalogue import ALL_TASKS, MODELS, Weights
 from .conversation import CALCULATOR, Conversation, read
 from .engine import Counters, Engine, Row, Step
 from .network import Network
 from .reply import Reply
 from .sampling import Draw, random_stream
+from .tasks import Task
 
-__all__ = ["WEIGHTS", "EmbeddedModel"]
-
-WEIGHTS = {
-    "embedded": Path(__file__).with_name("weights") / "puzzle-large.npz",
-    "embedded/puzzle-small": Path(__file__).with_name("weights") / "puzzle-small.npz",
-}
-"""Name of each model in the package -> its weights file."""
+__all__ = ["EmbeddedModel"]
 
 _TOP_UP = 32  # tokens asked for when the grant is used up: more than one attempt takes
+_SHOWN = 80  # characters of an unusable result that are shown
 
 
 class EmbeddedModel:
-    """Solves make-a-target puzzles by thinking, with numpy on the CPU.
+    """Answers the questions of a few small tasks by thinking, with numpy on the CPU.
 
-    ``name`` is one of :data:`WEIGHTS`, with or without its ``embedded/``. ``slots`` replies are
-    decoded together, more may wait. ``network`` replaces the weights in the package (a control
-    with random ones, a copy trained further). ``cache_bytes`` bounds the prefix cache.
+    ``name`` is one of :data:`MODELS`, with or without its ``embedded/``: ``embedded`` has every
+    task, each other name one. Every task has a network and an engine of its own, made when its
+    first question comes. ``slots`` replies of a task are decoded together, more may wait;
+    ``cache_bytes`` bounds its prefix cache. ``network`` replaces the weights of a model with one
+    task (a control with random ones, a copy trained further).
 
-    The last user message is the puzzle (see :mod:`questions`). The reply is a chain of thought;
-    a direct answer if ``reasoning_effort`` is "none"; and if a tool "calculator" is offered, each
-    result is asked of it. A user of ``stop=[";"]`` gets the thought step by step.
+    The last user message is the question; the first task that understands it answers. The reply is
+    a chain of thought; a direct answer if ``reasoning_effort`` is "none"; and if a tool
+    "calculator" is offered, each result is asked of it. A user of ``stop=[";"]`` gets the thought
+    on a puzzle step by step.
     """
 
     def __init__(
         self,
-        name: str = "embedded",
+        name: str = ALL_TASKS,
         *,
         slots: int = 16,
         network: Network | None = None,
         cache_bytes: int = 16 * 2**20,
     ) -> None:
-        if network is None:
-            name = name if name in WEIGHTS else f"embedded/{name}"
-            if name not in WEIGHTS:
-                raise InvalidInput("model", f"no embedded model {name!r}", f"Use {list(WEIGHTS)}")
-            network = Network.load(WEIGHTS[name].read_bytes())
         if slots < 1:
             raise InvalidInput("slots", "at least one is needed")
-        self.name = name
+        self.name = name if name in MODELS else f"{ALL_TASKS}/{name}"
         self.slots = slots
+        self._weights = {weights.task.name: weights for weights in _weights(self.name, network)}
+        self._tasks = [weights.task for weights in self._weights.values()]
+        self._cache_bytes = cache_bytes
+        self._engines: dict[str, Engine] = {}
+        self._making = threading.Lock()
+        self._fingerprint: JSONObject | None = None
         self.capabilities = Capabilities(
             top_up=True,
             continues=True,
             inline_tools=True,
             seeds=True,
             logprobs=True,
-            context_window=network.shape.positions,
+            context_window=max(each.shape().positions for each in self._weights.values()),
+            structured_output=False,
         )
-        self._network = network
-        self._engine = Engine(network, slots=slots, cache_bytes=cache_bytes)
 
     @property
-    def engine(self) -> Engine:
-        """The engine, for tests and benchmarks."""
-        return self._engine
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks, in the order in which they look at a question."""
+        return tuple(self._weights)
+
+    def engine_of(self, task: str) -> Engine:
+        """The engine of one of :attr:`tasks`; the first to ask for it loads the weights.
+
+        Raises:
+            InvalidInput: the model has no such task.
+        """
+        if task not in self._weights:
+            raise InvalidInput("task", f"{self.name} has no {task!r}", f"It has {self.tasks}")
+        with self._making:  # of several threads that ask at once, one loads
+            if task not in self._engines:
+                network = self._weights[task].load()
+                self._engines[task] = Engine(
+                    network, slots=self.slots, cache_bytes=self._cache_bytes
+                )
+            return self._engines[task]
 
     @property
     def counters(self) -> Counters:
-        """What was computed so far."""
-        return self._engine.counters
+        """What all engines together computed so far."""
+        return sum((engine.counters for engine in self._made()), Counters())
+
+    def _made(self) -> list[Engine]:
+        with self._making:
+            return list(self._engines.values())
 
     async def generate(
         self,
@@ -94,21 +115,21 @@ class EmbeddedModel:
         grant: Grant,
         emit: Callable[[Delta], None] | None = None,
     ) -> ModelReply:
-        """Answer a puzzle, or go on with an answer.
+        """Answer a question, or go on with an answer.
 
         Cancelling frees the place in the batch. The token counts of the deltas add up to
         ``completion_tokens``.
 
         Raises:
-            QuestionRefused: the conversation is no puzzle of this model.
+            QuestionRefused: no task of this model understands the conversation.
             InvalidInput: a sampling parameter is out of range.
             BackendError: the model was closed meanwhile.
         """
-        conversation = read(request)
+        conversation = read(request, self._tasks)
         sampling = request.get("sampling", {})
         draw = _draw(sampling, len(conversation.prompt))
         if conversation.unusable is not None:
-            return self._unusable(conversation, emit)
+            return self._unusable(conversation, conversation.unusable, emit)
         show = emit or _ignore
         reply = Reply(conversation, sampling.get("stop", []))
         texts: list[str] = []
@@ -126,12 +147,21 @@ class EmbeddedModel:
         message = Message(role="assistant", content="".join(texts))
         if finish == "tool_calls":
             arguments = json.dumps({"expression": reply.expression})
-            show(Delta("tool_call", arguments, tokens=0))
+            for piece in (CALCULATOR, arguments):  # the name goes first
+                show(Delta("tool_call", piece, tokens=0))
             message["tool_calls"] = [
                 {"id": f"call_{conversation.calls}", "name": CALCULATOR, "arguments": arguments}
             ]
         usage = Usage(len(conversation.prompt), len(steps), cached, calls=1)
-        return self._reply(message, finish, usage, steps if sampling.get("logprobs") else None)
+        made = self._reply(conversation.task, message, finish, usage)
+        if sampling.get("stop"):
+            made["stopped_by"] = reply.stopped_by
+        if sampling.get("logprobs"):
+            word_of = conversation.task.language.word_of
+            made["logprobs"] = [
+                {"token": word_of(step.token), "logprob": step.logprob} for step in steps
+            ]
+        return made
 
     async def _decode(
         self,
@@ -147,10 +177,11 @@ class EmbeddedModel:
         A stretch that ends at the grant leaves the batch while more is asked for, and comes back
         through the prefix cache.
         """
-        ceiling = self._network.shape.positions - len(conversation.prompt)
+        engine = self.engine_of(conversation.task.name)
+        ceiling = engine.network.shape.positions - len(conversation.prompt)
         ceiling = min(ceiling, sampling.get("max_tokens", ceiling))
         cached: int | None = None
-        if conversation.trace and conversation.trace[-1] == v.DONE:
+        if conversation.trace and conversation.task.finished(conversation.trace[-1]):
             return "stop", 0
         while reply.finish is None:
             room = await _room(grant, len(reply.tokens), ceiling)
@@ -159,60 +190,80 @@ class EmbeddedModel:
             row = Row(
                 [*conversation.prompt, *reply.tokens], draw, room, reply.accept, reply.worth_keeping
             )
-            await self._engine.run(row, deliver)
+            await engine.run(row, deliver)
             cached = row.cached if cached is None else cached
         return reply.finish, cached or 0
 
     def _unusable(
-        self, conversation: Conversation, emit: Callable[[Delta], None] | None
+        self, conversation: Conversation, result: str, emit: Callable[[Delta], None] | None
     ) -> ModelReply:
-        """The honest end of a conversation whose tool returned what this model has no token for."""
-        result = conversation.unusable or ""
-        shown = result if len(result) <= 80 else result[:77] + "..."
-        text = (
-            f"The calculator's result {shown!r} could not be used: "
-            f"this model knows the integers from 0 to {v.NUMBER_MAX}."
-        )
+        """The honest end of a conversation whose tool returned what the task has no tokens for."""
+        shown = result if len(result) <= _SHOWN else result[: _SHOWN - 3] + "..."
+        text = conversation.task.unusable(shown)
         (emit or _ignore)(Delta("content", text, tokens=0))
         usage = Usage(prompt_tokens=len(conversation.prompt), calls=1)
-        return self._reply(Message(role="assistant", content=text), "stop", usage, None)
+        message = Message(role="assistant", content=text)
+        return self._reply(conversation.task, message, "stop", usage)
 
     def _reply(
-        self, message: Message, finish: FinishReason, usage: Usage, steps: list[Step] | None
+        self, task: Task, message: Message, finish: FinishReason, usage: Usage
     ) -> ModelReply:
-        reply = ModelReply(
+        """The reply, with the digest of the network that gave it."""
+        return ModelReply(
             message=message,
             finish_reason=finish,
             usage=usage.to_json(),
             model=self.name,
-            fingerprint=self._network.digest[:16],
+            fingerprint=self.engine_of(task.name).network.digest[:16],
         )
-        if steps is not None:
-            reply["logprobs"] = [
-                {"token": v.word_of(step.token), "logprob": step.logprob} for step in steps
-            ]
-        return reply
 
     def count_prompt(self, request: ModelRequest) -> int | None:
         """Exact prompt tokens of the request.
 
         Raises:
-            QuestionRefused: the conversation is no puzzle of this model.
+            QuestionRefused: no task of this model understands the conversation.
         """
-        return len(read(request).prompt)
+        return len(read(request, self._tasks).prompt)
 
     def fingerprint(self) -> JSONObject:
-        """Kind, name, size and the SHA-256 of the weights."""
-        return {
-            "kind": "embedded",
-            "name": self.name,
-            "parameters": self._network.parameter_count,
-            "weights": "sha256:" + self._network.digest,
-        }
+        """Kind, name, number of parameters, and the SHA-256 of the weights.
+
+        With several tasks it is the parameters of all, and a digest over their names and digests.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = {
+                "kind": "embedded",
+                "name": self.name,
+                "parameters": sum(each.parameter_count() for each in self._weights.values()),
+                "weights": "sha256:" + self._digest(),
+            }
+        return dict(self._fingerprint)
+
+    def _digest(self) -> str:
+        digests = {name: weights.digest() for name, weights in self._weights.items()}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     async def aclose(self) -> None:
         """Stop decoding and free the caches; replies in flight fail. Later use starts afresh."""
-        self._engine.close()
+        for engine in self._made():
+            engine.close()
+
+
+def _weights(name: str, network: Network | None) -> tuple[Weights, ...]:
+    """The weights of a model by its full name; ``network`` takes the place of a single file."""
+    if name not in MODELS:
+        raise InvalidInput("model", f"no embedded model {name!r}", f"Use one of {list(MODELS)}")
+    if network is None:
+        return MODELS[name]
+    if name == ALL_TASKS:
+        alone = [one for one in MODELS if one != ALL_TASKS]
+        fix = f"Name a model with one task: {alone}"
+        raise InvalidInput("network", f"{name!r} has several tasks, each its own network", fix)
+    (weights,) = MODELS[name]
+    return (replace(weights, network=network),)
 
 
 def _ignore(delta: Delta) -> None:
@@ -222,8 +273,8 @@ def _ignore(delta: Delta) -> None:
 def _draw(sampling: Sampling, prompt_length: int) -> Draw:
     temperature = sampling.get("temperature", 1.0)
     top_p = sampling.get("top_p", 1.0)
-    if temperature < 0:
-        raise InvalidInput("temperature", f"{temperature} is negative")
+    if not temperature >= 0:  # NaN, too
+        raise InvalidInput("temperature", f"{temperature} is no number from 0 up")
     if not 0 < top_p <= 1:
         raise InvalidInput("top_p", f"{top_p} lies outside (0, 1]")
     return Draw(temperature, top_p, random_stream(sampling.get("seed"), prompt_length))

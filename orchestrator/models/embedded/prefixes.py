@@ -60,9 +60,13 @@ class PrefixCache:
         self._stored.move_to_end(number)
         return depth, self._stored[number]
 
+    def depth(self, tokens: Sequence[int]) -> int:
+        """How many leading tokens are stored."""
+        return self._walk(tokens)[1]
+
     def covers(self, tokens: Sequence[int]) -> bool:
         """Whether all these tokens are stored, alone or as part of a longer sequence."""
-        return self._walk(tokens)[1] == len(tokens)
+        return self.depth(tokens) == len(tokens)
 
     def add(self, prefix: Prefix) -> None:
         """Store a sequence; those it extends are dropped, they are part of it."""

@@ -1,80 +1,65 @@
-"""Reading the user's question: which puzzle is asked for, or a refusal that says what can be."""
+"""From the text of a question to the task that understands it, or a refusal that says what does."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from longthought.errors import QuestionRefused
 
-from .puzzles import LARGEST_NUMBER, LARGEST_TARGET, Puzzle
-from .vocabulary import NUMBER_MAX
+from .catalogue import MODELS
+from .tasks import Asked, Task
 
-__all__ = ["Question", "parse_question"]
+__all__ = ["task_of", "understand"]
 
-_LIST = r"(?P<numbers>\d+(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+)\d+)*)"
-_LEAD = r"(?:please\s+)?(?:(?:use|using|with|from|combine)\s+)?(?:the\s+)?(?:numbers\s+)?"
-_VERB = r"(?:make|reach|get|obtain|form)"
-_SOURCE = r"(?:from|with|using|out\s+of)(?:\s+the)?(?:\s+numbers)?"
-_TARGET = r"(?P<target>\d+)"
-_FORMS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"{_LEAD}{_LIST}\s*(?:->|=>|→|⇒|,?\s*(?:to\s+)?{_VERB})\s*{_TARGET}",
-        rf"(?:please\s+)?{_VERB}\s+{_TARGET}\s+{_SOURCE}\s+{_LIST}",
-    )
+_ENDPOINT = (
+    "For anything else point at a real endpoint: --model openai/NAME --base-url "
+    "http://localhost:11434/v1 (Ollama; the port is 1234 for LM Studio, 8000 for vLLM, 8080 for "
+    "llama.cpp)"
 )
-_CAN = re.compile(rf"can\s+{_LIST}\s+(?:still\s+)?{_VERB}\s+{_TARGET}")
-
-_FIX = (
-    "The embedded model is a demonstration that solves make-a-target puzzles only: 3 or 4 numbers "
-    f"from 1 to {LARGEST_NUMBER} and a target from 1 to {LARGEST_TARGET}, such as "
-    "'4 7 8 8 -> 24'. For anything else point at a real endpoint: longthought solve "
-    "--model openai/NAME --base-url http://localhost:11434/v1"
-)
+_SHOWN = 60
+"""Characters of a question that are shown in a refusal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked: solve the puzzle, or (``value``) say whether its target can be reached."""
-
-    puzzle: Puzzle
-    value: bool = False
-
-
-def parse_question(text: str) -> Question:
-    """The question in a user's message.
-
-    Understood are ``4 7 8 8 -> 24``, ``make 24 from 4 7 8 8``, ``use 4, 7, 8 and 8 to make 24``
-    and, answered with YES or NO, ``can 4 6 7 make 24?`` (1 to 4 numbers from 0 to 255).
+def understand(text: str, tasks: Sequence[Task]) -> Asked:
+    """The question in a user's message, as the first of these tasks that knows it understands it.
 
     Raises:
-        QuestionRefused: anything else; the message says what would be taken.
+        QuestionRefused: none of them does. If one alone knows the kind and the question is out of
+            its range, that is what the message says; else what all of them can do.
     """
-    plain = text.strip().lower()
-    ending = plain.rstrip(" .!?")
-    found = _CAN.fullmatch(ending)
-    if found:
-        return Question(_puzzle(found, 1, 0, NUMBER_MAX, NUMBER_MAX), value=True)
-    for form in _FORMS:
-        found = form.fullmatch(ending)
-        if found:
-            return Question(_puzzle(found, 3, 1, LARGEST_NUMBER, LARGEST_TARGET))
-    shown = plain if len(plain) <= 60 else plain[:57] + "..."
-    raise QuestionRefused("question", f"{shown!r} is no puzzle of this kind", _FIX)
+    claims: list[tuple[Task, QuestionRefused]] = []
+    for task in tasks:
+        try:
+            asked = task.ask(text)
+        except QuestionRefused as error:
+            claims.append((task, error))
+        else:
+            if asked is not None:
+                return asked
+    if len(claims) == 1:
+        task, refusal = claims[0]
+        raise QuestionRefused(refusal.field, refusal.problem, _advice([task])) from refusal
+    problem = f"{_shortened(text)!r} is no question that this model was made for"
+    raise QuestionRefused("question", problem, _advice(tasks))
 
 
-def _puzzle(
-    found: re.Match[str], fewest: int, smallest: int, largest: int, largest_target: int
-) -> Puzzle:
-    digits = re.findall(r"\d+", found["numbers"])
-    if not fewest <= len(digits) <= 4:
-        problem = f"{len(digits)} numbers are given, {fewest} to 4 are needed"
-        raise QuestionRefused("question", problem, _FIX)
-    # Compared by length first: a number of a thousand digits is refused, not converted.
-    if any(len(d) > 3 or not smallest <= int(d) <= largest for d in digits):
-        raise QuestionRefused("question", f"numbers run from {smallest} to {largest}", _FIX)
-    target = found["target"]
-    if len(target) > 3 or not 1 <= int(target) <= largest_target:
-        raise QuestionRefused("question", f"the target runs from 1 to {largest_target}", _FIX)
-    return Puzzle(tuple(sorted(map(int, digits))), int(target))
+def task_of(model: str, question: str) -> str | None:
+    """The name of the task that answers a question; None if there is none, or no such model.
+
+    A question that is answered with a judgement (YES or NO) is no problem of its task.
+    """
+    try:
+        asked = understand(question, [weights.task for weights in MODELS.get(model, ())])
+    except QuestionRefused:
+        return None
+    return None if asked.modes == ("value",) else asked.task.name
+
+
+def _advice(tasks: Sequence[Task]) -> str:
+    can = "; ".join(task.can() for task in tasks)
+    return f"The embedded model is a demonstration that answers {can}. {_ENDPOINT}"
+
+
+def _shortened(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= _SHOWN else plain[: _SHOWN - 3] + "..."

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from longthought.types import FinishReason
 
-from . import vocabulary as v
-from .conversation import Conversation, expression_before_call
+from .conversation import Conversation
 
 __all__ = ["Reply", "StopScanner"]
 
@@ -22,14 +21,16 @@ class StopScanner:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
+        self.found: str | None = None
 
     def feed(self, piece: str) -> tuple[str, bool]:
         """The text that may now be shown, and whether a stop string was found."""
         text = self._held + piece
-        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            place, self.found = min(found)
+            return text[:place], True
         held = max(
             (n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
             default=0,
@@ -51,9 +52,10 @@ class Reply:
         self.tokens: list[int] = []
         self.finish: FinishReason | None = None
         self.expression: str | None = None
+        self.stopped_by: str | None = None
         self._resumable = True
         self._conversation = conversation
-        self._renderer = v.Renderer()
+        self._renderer = conversation.task.language.renderer()
         for token in conversation.trace:
             self._renderer.feed(token)
         self._scanner = StopScanner(stops)
@@ -64,31 +66,30 @@ class Reply:
     def _join(self, continued: str) -> str:
         """What stands between the continued text and the reply, besides the usual space.
 
-        A stop string took it off the end of the text: ``;`` after ``left]``, the line break after
-        BACK. Together the two texts are exactly what one reply would have been.
+        Together the two texts are exactly what one reply would have been.
         """
-        if continued != continued.rstrip():
+        self._renderer.settle()  # a number at the end of the text stands there already
+        joint = self._conversation.task.between(continued)
+        if joint is None:
             self._renderer.fresh()
-            return ""
-        if continued.endswith("left]"):
-            return ";"
-        return "\n" if continued.endswith("BACK") else ""
+        return joint or ""
 
     def accept(self, token: int) -> bool:
         """Take in a drawn token; true when the reply has ended with it."""
+        conversation, task = self._conversation, self._conversation.task
         self.tokens.append(token)
-        text = self._renderer.feed(token)
-        mode = self._conversation.mode
-        if token == v.CALL and mode == v.MODE_TOOL:
-            self.expression = expression_before_call(self._conversation.prompt + self.tokens)
-            if self.expression:
-                text = ""  # the call itself says it
+        called = conversation.mode == "tool" and token == task.call
+        if called:
+            self.expression = task.expression(conversation.prompt + self.tokens)
+        # The call itself says what the token of a call would: only the number before it is shown.
+        text = self._renderer.settle() if self.expression else self._renderer.feed(token)
         visible, stopped = self._scanner.feed(text)
         self._pieces.append(visible)
-        if stopped or token == v.DONE or (mode == v.MODE_VALUE and token in (v.YES, v.NO)):
+        if stopped or task.ends(conversation.mode, token):
             self.finish = "stop"
-            self._resumable = stopped and token != v.DONE
-        elif token == v.CALL and mode == v.MODE_TOOL:
+            self.stopped_by = self._scanner.found
+            self._resumable = stopped and not task.finished(token)
+        elif called:
             # A call without an operation before it can be made by nobody: the reply just ends.
             self.finish = "tool_calls" if self.expression else "stop"
         return self.finish is not None

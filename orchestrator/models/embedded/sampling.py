@@ -43,7 +43,8 @@ def draw_tokens(
     log_total = np.log(np.exp(exact).sum(axis=1))
     warmth = np.array([draw.temperature for draw in draws])
     greedy = warmth <= 0
-    weights = np.exp(exact / np.where(greedy, 1.0, warmth)[:, None])
+    with np.errstate(over="ignore"):  # next to no temperature: nothing is left but the likeliest
+        weights = np.exp(exact / np.where(greedy, 1.0, warmth)[:, None])
     top_p = np.array([draw.top_p for draw in draws])
     if (top_p < 1).any():
         _cut(weights, top_p)

@@ -1,4 +1,4 @@
-"""``python -m longthought.orchestrator.models.embedded.training``: train one of the sizes again."""
+"""``python -m longthought.orchestrator.models.embedded.training``: train a model again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def _say(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Train, save the weights, and on request the reference logits. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="longthought.orchestrator.models.embedded.training")
-    parser.add_argument("--size", choices=sorted(PLANS), default="large")
+    parser.add_argument("--model", choices=sorted(PLANS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="weights file to write (.npz)")
     parser.add_argument("--reference", type=Path, help="also save logits for the tests (.npz)")
     parser.add_argument("--steps", type=int, help="stop after fewer steps (a trial run)")
     options = parser.parse_args(arguments)
-    plan = PLANS[options.size]
+    plan = PLANS[options.model]
     if options.steps:
         plan = dataclasses.replace(plan, steps=options.steps)
     try:

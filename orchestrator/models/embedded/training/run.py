@@ -11,26 +11,38 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from longthought.orchestrator.models.embedded import vocabulary as v
+from longthought.orchestrator.models.embedded.letters import vocabulary as letters
 from longthought.orchestrator.models.embedded.network import Shape, parameter_shapes, save_weights
+from longthought.orchestrator.models.embedded.puzzles import vocabulary as puzzles
+from longthought.orchestrator.models.embedded.words import vocabulary as words
 
-from .data import ROW_LENGTH, Rows, rows
+from . import letter_data, puzzle_data, word_data
 from .network import Parameters, Tensor, forward, initial_parameters, torch_module
+from .packing import Rows, Segment, pack
 
 __all__ = ["PLANS", "Plan", "reference", "save", "train"]
 
 _CHUNK = 64  # steps whose rows are made at once
 
+Stream: TypeAlias = Callable[[str, float], Iterator[Segment]]
+"""Examples from a seed and the share of the training that is over (0 to 1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides the outcome of a run, apart from the versions of the libraries."""
+    """Everything that decides the outcome of a run, apart from the versions of the libraries.
+
+    A row holds ``length`` tokens, a batch ``batch`` rows.
+    """
 
     shape: Shape
+    stream: Stream
+    padding: int
+    length: int
     steps: int
     batch: int = 16
     seed: int = 0
@@ -41,10 +53,37 @@ class Plan:
 
 
 PLANS = {
-    "large": Plan(Shape(v.SIZE, ROW_LENGTH, 96, 3, 3), steps=6000),
-    "small": Plan(Shape(v.SIZE, ROW_LENGTH, 32, 2, 2), steps=2000),
+    "puzzle-large": Plan(
+        Shape(puzzles.SIZE, 128, 96, 3, 3),
+        puzzle_data.segments,
+        puzzles.PADDING,
+        length=128,
+        steps=6000,
+    ),
+    "puzzle-small": Plan(
+        Shape(puzzles.SIZE, 128, 32, 2, 2),
+        puzzle_data.segments,
+        puzzles.PADDING,
+        length=128,
+        steps=2000,
+    ),
+    "words": Plan(
+        Shape(words.SIZE, 256, 96, 4, 3, rotary=True, digits=10),
+        word_data.segments,
+        words.PADDING,
+        length=256,
+        steps=4000,
+        batch=12,
+    ),
+    "letters": Plan(
+        Shape(letters.SIZE, 96, 64, 2, 2, rotary=True),
+        letter_data.segments,
+        letters.PADDING,
+        length=128,
+        steps=2800,
+    ),
 }
-"""The two sizes in the package."""
+"""Every weights file in the package: its name and how it was made."""
 
 
 def _rate(plan: Plan, step: int) -> float:
@@ -67,29 +106,39 @@ def _optimizers(plan: Plan, parameters: Parameters) -> list[tuple[Any, float]]:
     return [(muon, plan.muon_rate), (adam, plan.adam_rate)]
 
 
-def _loss(parameters: Parameters, shape: Shape, batch: Rows) -> Tensor:
-    """Mean cross entropy over the trained tokens of the batch, nats per token."""
+def _mask(rows: Rows) -> Tensor:
+    """True where a position may look at another: earlier, same segment, no other branch."""
     torch = torch_module()
-    tokens = torch.from_numpy(batch.tokens)
-    segment = torch.from_numpy(batch.segment)
+    segment, branch = torch.from_numpy(rows.segment), torch.from_numpy(rows.branch)
+    length = segment.shape[1]
+    seen = branch[:, None, None, :]
     same = segment[:, None, :, None] == segment[:, None, None, :]
-    mask = same & torch.ones(ROW_LENGTH, ROW_LENGTH, dtype=torch.bool).tril()
-    logits = forward(parameters, shape, tokens, torch.from_numpy(batch.position), mask)
-    chosen = torch.from_numpy(batch.trained)[:, 1:].reshape(-1)
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].reshape(-1, shape.vocabulary)[chosen], tokens[:, 1:].reshape(-1)[chosen]
+    within = (seen == 0) | (branch[:, None, :, None] == seen)
+    return same & within & torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def _loss(parameters: Parameters, shape: Shape, batch: Rows) -> Tensor:
+    """Mean cross entropy over the trained tokens of the batch, nats per token.
+
+    The token after the end of a segment, or of a branch, is never one that is trained on.
+    """
+    torch = torch_module()
+    chosen = np.zeros_like(batch.trained)
+    chosen[:, :-1] = batch.trained[:, 1:]
+    following = np.roll(batch.tokens, -1, axis=1)
+    logits = forward(
+        parameters, shape, batch.tokens, batch.position, _mask(batch), torch.from_numpy(chosen)
     )
+    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(following[chosen]))
 
 
 def _batches(plan: Plan) -> Iterator[Rows]:
     """Endless batches; the rows of 64 steps are made at once, from a seed of their own."""
     for chunk in itertools.count(0, _CHUNK):
-        made = rows(f"{plan.seed}:{chunk}", _CHUNK * plan.batch)
+        stream = plan.stream(f"{plan.seed}:{chunk}", chunk / plan.steps)
+        made = pack(stream, _CHUNK * plan.batch, plan.length, plan.padding)
         for start in range(0, _CHUNK * plan.batch, plan.batch):
-            place = slice(start, start + plan.batch)
-            yield Rows(
-                made.tokens[place], made.trained[place], made.segment[place], made.position[place]
-            )
+            yield made.batch(start, start + plan.batch)
 
 
 def train(plan: Plan, report: Callable[[str], None]) -> dict[str, np.ndarray]:
@@ -136,9 +185,9 @@ def reference(plan: Plan, parameters: dict[str, np.ndarray], path: Path) -> None
         for name in parameter_shapes(plan.shape)
     }
     mask = torch.ones(48, 48, dtype=torch.bool).tril()[None, None]
-    positions = torch.arange(48).expand(3, 48)
+    positions = np.tile(np.arange(48), (3, 1))
     with torch.no_grad():
-        logits = forward(stored, plan.shape, torch.from_numpy(tokens), positions, mask).numpy()
+        logits = forward(stored, plan.shape, tokens, positions, mask).numpy()
     np.savez_compressed(path, tokens=tokens.astype(np.int16), logits=logits.astype(np.float32))
 
 

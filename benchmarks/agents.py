@@ -1,0 +1,164 @@
+"""Agents for the simulations of suspended generation: turns, tool calls, how long tools take.
+
+Two families. ``note`` is the one whose seeds policies were tuned on: lognormal tool times of sigma
+1.5, of which the tool called explains a part. ``other`` was only ever looked at afterwards: tools
+that are mostly fast and sometimes very slow, tools with a Pareto tail, short and long agents mixed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.virtual_engine import EngineRates
+
+__all__ = ["FAMILIES", "Turn", "Workload", "upper_bound", "workload"]
+
+BETWEEN_TOOLS, WITHIN_TOOL = 1.2, 0.9
+"""Standard deviations of the logarithm of a tool's time: 1.5 together, 64 % told by its name."""
+_OTHER_MOST = 30.0
+"""Longest time, in means, in the second family; with more, one agent decides when all end."""
+_NORMAL_8 = (-1.534, -0.887, -0.489, -0.157, 0.157, 0.489, 0.887, 1.534)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One model call of an agent and the tool call that follows it, if one does.
+
+    Attributes:
+        new: tokens that the prompt has more than the context before: a question or a result.
+        output: tokens decoded.
+        tool: name of the tool, empty at the last turn.
+        seconds: how long the tool takes.
+    """
+
+    new: int
+    output: int
+    tool: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Agents, each a sequence of turns.
+
+    Attributes:
+        jobs: the agents, in the order in which they arrive.
+        in_flight: agents that are under way at once; the next arrives when one has ended.
+        generation: mean seconds of one generation in a full batch, the unit of ``r``.
+    """
+
+    jobs: tuple[tuple[Turn, ...], ...]
+    in_flight: int
+    generation: float
+
+
+def _note_agent(rng: random.Random, mean: float) -> tuple[Turn, ...]:
+    count = rng.randint(4, 16)
+    scale = sum(math.exp(BETWEEN_TOOLS * z) for z in _NORMAL_8) / 8 * math.exp(WITHIN_TOOL**2 / 2)
+    turns = []
+    for index in range(count):
+        new = rng.randint(*((100, 1500) if index else (1000, 4000)))
+        output = max(8, int(rng.lognormvariate(5.0, 0.7)))
+        tool = rng.randrange(8)
+        spread = BETWEEN_TOOLS * _NORMAL_8[tool] + WITHIN_TOOL * rng.gauss(0, 1)
+        seconds = min(mean / scale * math.exp(spread), 100 * mean)
+        last = index == count - 1
+        turns.append(Turn(new, output, "" if last else f"tool {tool}", 0.0 if last else seconds))
+    return tuple(turns)
+
+
+def _other_seconds(rng: random.Random, tool: int) -> float:
+    """Of mean 1: five tools mostly fast and sometimes slow, three with a Pareto tail."""
+    if tool < 5:
+        slow = rng.random() < 0.04 * (tool + 1)
+        mean_fast = 0.05 * (tool + 1)
+        mean_slow = (1 - mean_fast * (1 - 0.04 * (tool + 1))) / (0.04 * (tool + 1))
+        return rng.expovariate(1.0) * mean_slow if slow else rng.uniform(0.5, 1.5) * mean_fast
+    shape = (1.3, 1.7, 2.5)[tool - 5]
+    return rng.paretovariate(shape) * (shape - 1) / shape
+
+
+def _other_agent(rng: random.Random, mean: float) -> tuple[Turn, ...]:
+    long = rng.random() < 0.35
+    count = rng.randint(12, 28) if long else rng.randint(2, 8)
+    turns = []
+    for index in range(count):
+        if index == 0:
+            new = int(rng.lognormvariate(7.2, 0.8))
+        else:
+            new = int(rng.lognormvariate(5.2 if long else 6.8, 1.0))
+        output = max(8, int(rng.lognormvariate(4.6 if long else 5.4, 0.8)))
+        tool = rng.randrange(8)
+        seconds = mean * min(_other_seconds(rng, tool), _OTHER_MOST)
+        last = index == count - 1
+        turns.append(
+            Turn(
+                min(new, 8000) + 1, output, "" if last else f"tool {tool}", 0.0 if last else seconds
+            )
+        )
+    return tuple(turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How agents of a family are drawn, and the three sizes of memory, in tokens."""
+
+    agent: Callable[[random.Random, float], tuple[Turn, ...]]
+    output: float
+    memory: dict[str, int]
+
+
+FAMILIES = {
+    "note": Family(
+        _note_agent,
+        math.exp(5.0 + 0.7**2 / 2),
+        {"tight": 120_000, "mid": 400_000, "ample": 1_000_000},
+    ),
+    "other": Family(
+        _other_agent,
+        math.exp(4.6 + 0.8**2 / 2) * 0.66 + math.exp(5.4 + 0.8**2 / 2) * 0.34,
+        {"tight": 100_000, "mid": 330_000, "ample": 830_000},
+    ),
+}
+
+
+def workload(family: str, r: float, seed: int, *, jobs: int = 240, in_flight: int = 64) -> Workload:
+    """Draw agents whose tools take ``r`` times as long as their generations, in the mean."""
+    rates, drawn = EngineRates(), FAMILIES[family]
+    generation = drawn.output * (rates.step + rates.step_each * rates.slots)
+    rng = random.Random(f"{family} {seed}")
+    agents = tuple(drawn.agent(rng, r * generation) for _ in range(jobs))
+    return Workload(agents, in_flight, generation)
+
+
+def upper_bound(load: Workload, capacity: int, rates: EngineRates) -> float:
+    """Agents per second that no schedule can pass: engine, memory and agents in flight.
+
+    A linear program with one variable per tool wait: its context is held (memory for the wait) or
+    computed again (engine time). Its optimum is a threshold on the wait, so all thresholds are
+    tried. Perfect packing, full batches and no drain at the end are assumed.
+    """
+    engine = memory = alone = 0.0
+    waits: list[tuple[float, int]] = []
+    for job in load.jobs:
+        context = 0
+        for turn in job:
+            context += turn.new
+            decode = turn.output * (rates.step + rates.step_each)
+            engine += turn.new / rates.prefill
+            engine += turn.output * (rates.step / rates.slots + rates.step_each)
+            memory += (context + turn.output / 2) * decode
+            alone += decode + turn.new / rates.prefill + turn.seconds
+            context += turn.output
+            if turn.seconds:
+                waits.append((turn.seconds, context))
+    again = sum(context for _, context in waits) / rates.prefill
+    least = max(engine + again, memory / capacity)
+    for seconds, context in sorted(waits):
+        memory += context * seconds
+        again -= context / rates.prefill
+        least = min(least, max(engine + again, memory / capacity))
+    return len(load.jobs) / max(least, alone / load.in_flight)

@@ -1,0 +1,506 @@
+"""The lease scheduler: who generates next on one backend, and whose context stays in memory.
+
+Two objects. A *permit* is held from dispatch to last byte. A *lease* is a branch's right to context
+memory: taken with its first permit, kept over short tool waits, taken away over long ones when
+somebody needs the room. Releasing permits alone makes a backend slower than holding them as soon as
+contexts do not fit: every return then computes its context anew.
+
+No clock, no loop, no I/O: times are arguments, so a simulation drives the code that runs. Without
+a capacity there are permits only, until replies show that the cache forgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from longthought.budgets.capacity import MemoryEstimate
+from longthought.budgets.contexts import ContextCache
+from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
+from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
+from longthought.budgets.tool_times import ToolTimes
+from longthought.errors import InvalidInput
+
+__all__ = ["LeaseScheduler"]
+
+Ticket = TypeVar("Ticket", bound=Hashable)
+
+_PREFIX = "shared start"
+_FULL = 0.97
+"""Share of the capacity above which contexts that wait are shed."""
+_ENOUGH = 3.0
+"""Less than the inverse of this share of the memory generating makes idle contexts go sooner."""
+_UNKNOWN = 1 << 62
+
+
+class LeaseScheduler(Generic[Ticket]):
+    """Tickets in, grants out, for slots and a memory that may both change.
+
+    The order: who has waited longer than ``max_wait``; who has a deadline within ``urgent``; then,
+    parties ahead of their fair share last, resumed with a lease, resumed without, new; first come
+    first served within each. After ``max_passes`` grants in a row to resumed tickets while a new
+    one waits, the oldest new one is next. Whoever waits too long and needs memory gets the next
+    that becomes free.
+
+    Args:
+        slots: tickets that may hold a permit.
+        capacity: tokens of context memory, None if unknown.
+        prefill_rate: tokens per second, until :meth:`first_token` has taught better.
+        tool_times: what is known of tools; shared between backends. None: no prediction.
+        fill: share of the capacity that leases may be charged.
+        margin: share of the capacity, counted from the next to be evicted, in which a context
+            under lease is worth refreshing.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        capacity: int | None = None,
+        prefill_rate: float = 8000.0,
+        tool_times: ToolTimes | None = None,
+        fill: float = 0.94,
+        margin: float = 0.25,
+        max_passes: int = 64,
+        max_wait: float = 1800.0,
+        urgent: float = 30.0,
+    ) -> None:
+        if not 0 < fill <= 1:
+            raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
+        self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
+        self.fill, self.margin = fill, margin
+        self.tool_times = tool_times
+        self.slots = slots
+        self._held: dict[Ticket, Entry[Ticket]] = {}
+        self._leases = LeaseBook()
+        self._cache = ContextCache(_UNKNOWN)
+        self._tools: dict[Hashable, tuple[str, Hashable, float]] = {}
+        self._memory = MemoryEstimate(capacity, prefill_rate)
+        self._resize()
+        self._refreshing: set[Hashable] = set()
+        self._lost: dict[Hashable, None] = {}
+        self._events: list[LeaseEvent] = []
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        """How many tickets may hold a permit. When lowered, permits in use run out first."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise InvalidInput("slots", f"{slots!r} is no number of slots", "use an int from 1")
+        self._slots = slots
+
+    @property
+    def capacity(self) -> int | None:
+        """Tokens of context memory as they are believed to be, None if there is no telling."""
+        return self._memory.capacity
+
+    @capacity.setter
+    def capacity(self, capacity: int | None) -> None:
+        self._memory.give(capacity)
+        self._resize()
+
+    @property
+    def prefill_rate(self) -> float:
+        """Tokens per second that the backend computes of a prompt, given or learned."""
+        return self._memory.prefill_rate
+
+    @property
+    def in_use(self) -> int:
+        """Number of permits that are held, those of refreshing calls included."""
+        return len(self._held) + len(self._refreshing)
+
+    @property
+    def waiting(self) -> int:
+        """Number of tickets in the queue."""
+        return len(self._queue)
+
+    @property
+    def leases(self) -> int:
+        """Number of branches with a lease."""
+        return len(self._leases)
+
+    @property
+    def charged(self) -> float:
+        """Tokens charged to all leases."""
+        return self._leases.charged
+
+    @property
+    def budget(self) -> float:
+        """Tokens that leases may be charged when one more is taken; infinite without capacity."""
+        return math.inf if self.capacity is None else self.fill * self.capacity
+
+    @property
+    def tau(self) -> float:
+        """Seconds to compute the whole memory anew: keeping a context idle longer does not pay.
+
+        Idle for ``T`` it keeps ``context x T`` token-seconds from others. Computing it anew takes
+        ``context / rate`` seconds, in which all of the memory does nothing else.
+        """
+        return self._memory.tau
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether a ticket holds a permit."""
+        return ticket in self._held
+
+    def leased(self, branch: Hashable) -> bool:
+        """Whether a branch has a lease."""
+        return self._leases.get(branch) is not None
+
+    def share(self, *, run: Hashable = None, tenant: Hashable = None, weight: float) -> None:
+        """Give a run or a tenant a weight other than 1.
+
+        Raises:
+            InvalidInput: the weight is not a positive number.
+        """
+        if run is not None:
+            self._queue.runs.weigh(run, weight)
+        if tenant is not None:
+            self._queue.tenants.weigh(tenant, weight)
+
+    def take_events(self) -> list[LeaseEvent]:
+        """What happened to leases since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    # -- permits -----------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        ticket: Ticket,
+        *,
+        resumed: bool,
+        now: float,
+        branch: Hashable = None,
+        context: int = 0,
+        prefix: Hashable = None,
+        prefix_tokens: int = 0,
+        run: Hashable = None,
+        tenant: Hashable = None,
+        deadline: float | None = None,
+    ) -> None:
+        """Put a ticket in the queue.
+
+        Without ``branch`` it asks for a permit alone. ``context`` is the length of its prompt, of
+        which the first ``prefix_tokens`` are shared by all branches with that ``prefix``.
+
+        Raises:
+            ValueError: it waits or holds a permit already.
+            InvalidInput: a number of tokens is none.
+        """
+        if ticket in self._held or ticket in self._queue:
+            raise ValueError(f"{ticket!r} is already queued or holds a permit")
+        check_tokens("prefix_tokens", prefix_tokens)
+        context = max(check_tokens("context", context), prefix_tokens)
+        entry = Entry(
+            ticket, now, resumed, branch, context, prefix, prefix_tokens, run, tenant, deadline
+        )
+        lease = self._leases.get(branch)
+        if lease is not None:
+            lease.queued += 1
+            lease.acting = False
+            entry.leased = True
+        self._queue.add(entry)
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the queue; False if it does not wait."""
+        entry = self._unqueue(ticket)
+        if entry is None:
+            return False
+        self._queue.left(entry)
+        return True
+
+    def grant(self, now: float) -> Ticket | None:
+        """Give a permit, and a lease where one is needed, to the next ticket.
+
+        None if there is no permit, nobody waits, or nobody's context fits. May take leases away.
+        """
+        if self.in_use >= self._slots or not self.waiting:
+            return None
+        self._shed(now)
+        refused = math.inf
+        reserved = False
+        for entry, takes_from in self._queue.candidates(now, self._slots, self._is_cold):
+            if entry.branch in self._refreshing:
+                continue
+            if not self._needs_lease(entry):
+                return self._take(entry, now)
+            need = self._leases.need(entry.context, entry.prefix, entry.prefix_tokens)
+            if takes_from is None and (reserved or need >= refused):
+                continue
+            if self._make_room(need, now, takes_from):
+                return self._take(entry, now, takes_from is EVERYBODY)
+            if takes_from is EVERYBODY:
+                return None  # what generates now runs out, then there is room
+            if takes_from is None:
+                refused = need
+            else:
+                reserved = True
+        return None
+
+    def release(
+        self,
+        ticket: Ticket,
+        *,
+        now: float | None = None,
+        context: int | None = None,
+        cached: int | None = None,
+    ) -> None:
+        """Give the permit of a ticket back.
+
+        ``context`` is what the branch's context has grown to, ``cached`` how many tokens of the
+        prompt the backend reports to have found.
+
+        Raises:
+            KeyError: it holds none.
+        """
+        entry = self._held.pop(ticket)
+        self._queue.left(entry)
+        if entry.branch is None:
+            return
+        now = entry.granted if now is None else now
+        context = max(entry.context if context is None else context, entry.prefix_tokens)
+        self._cache.leave(entry.branch, context - entry.prefix_tokens)
+        if entry.prefix is not None:
+            self._cache.leave((_PREFIX, entry.prefix), entry.prefix_tokens)
+        if cached is not None:
+            self._memory.found(
+                cached,
+                entry.expected,
+                granted=entry.granted,
+                now=now,
+                used=self._cache.used,
+                least=int(2 * self._leases.mean),
+            )
+            self._resize()
+        lease = self._leases.get(entry.branch)
+        if lease is not None and lease.generating:
+            lease.generating -= 1
+            lease.since = now
+            self._leases.learn(context)
+            self._leases.grow(lease, context)
+
+    # -- what branches do --------------------------------------------------------------------------
+
+    def acting(
+        self, branch: Hashable, now: float, *, tool: str = "", shape: Hashable = None
+    ) -> None:
+        """A branch waits for a tool from now on. ``shape``: see :class:`ToolTimes`."""
+        # A tool that had asked a model itself goes on: its time is counted from its beginning.
+        self._tools.setdefault(branch, (tool, shape, now))
+        lease = self._leases.get(branch)
+        if lease is not None:
+            lease.acting, lease.tool, lease.shape, lease.since = True, tool, shape, now
+
+    def returned(self, branch: Hashable, now: float, *, completed: bool = True) -> None:
+        """The tool of a branch has returned; one that was cut short teaches nothing."""
+        tool, shape, begun = self._tools.pop(branch, ("", None, now))
+        if completed and tool and self.tool_times is not None:
+            self.tool_times.observe(tool, now - begun, shape)
+        lease = self._leases.get(branch)
+        if lease is not None and lease.acting:
+            lease.acting, lease.tool, lease.shape, lease.since = False, "", None, now
+
+    def park(self, branch: Hashable, now: float) -> None:
+        """A branch gives its lease up itself because it will wait for long."""
+        lease = self._leases.get(branch)
+        if lease is not None and lease.idle:
+            self._close(lease, "parked", now)
+
+    def end(self, branch: Hashable, now: float) -> None:
+        """A branch has ended, in whatever state; nothing of it is left but permits it holds."""
+        lease = self._leases.get(branch)
+        if lease is not None:
+            self._leases.close(lease)
+            self._events.append(LeaseEvent("ended", branch, now, lease.context))
+            self._leases.ended()
+        self._tools.pop(branch, None)
+        self._lost.pop(branch, None)
+        self._queue.forget(branch)
+        if self._memory.given is None:
+            self._cache.take(branch)
+
+    def first_token(self, tokens: int, seconds: float) -> None:
+        """The first token came after so many seconds, for so many tokens that were not cached."""
+        self._memory.first_token(tokens, seconds)
+
+    def next_look(self, now: float) -> float | None:
+        """When to call :meth:`grant` again though nothing has happened; None: no need to."""
+        if self.capacity is None or self.in_use >= self._slots or not self.waiting:
+            return None
+        return now + min(5.0, max(0.05, self.tau / 64))
+
+    def refresh(self, now: float) -> Hashable | None:
+        """A branch whose context should be touched by a call of one token before it is evicted.
+
+        Engines evict what was used least recently, also where something used later is of no more
+        use: contexts that have ended, and those whose branch waits for long. Such a call costs one
+        iteration. It takes a permit, which :meth:`refreshed` gives back. None: nothing to touch.
+        """
+        if self.capacity is None or self.in_use >= self._slots:
+            return None
+        reach = self.margin * self.capacity
+        room, generating = self._cache.free, self._generating()
+        useless = sum(tokens for key, tokens in self._cache.oldest() if not self.leased(key))
+        for key, tokens in self._cache.oldest():
+            if room > reach or not useless:
+                return None
+            lease = self._leases.get(key)
+            if lease is None:
+                useless -= tokens
+            elif (
+                lease.idle
+                and key not in self._refreshing
+                and tokens > (lease.context - lease.prefix_tokens) // 2
+                and self._keeping(lease, now, generating) <= self.tau
+            ):
+                self._refreshing.add(key)
+                self._cache.use(key, tokens)
+                return key
+            room += tokens
+        return None
+
+    def refreshed(self, branch: Hashable) -> None:
+        """The call that :meth:`refresh` asked for is over, or was not made.
+
+        Raises:
+            KeyError: none was asked for.
+        """
+        self._refreshing.remove(branch)
+        self._cache.leave(branch, self._cache.resident(branch))
+
+    # -- order -------------------------------------------------------------------------------------
+
+    def _is_cold(self, entry: Entry[Ticket]) -> bool:
+        return self._cache.resident(entry.branch) <= (entry.context - entry.prefix_tokens) // 2
+
+    def _take(self, entry: Entry[Ticket], now: float, privileged: bool = False) -> Ticket:
+        lease = self._leases.get(entry.branch)
+        self._unqueue(entry.ticket)
+        entry.granted = now
+        self._held[entry.ticket] = entry
+        self._queue.granted(entry, privileged)
+        branch, prefix = entry.branch, entry.prefix
+        if branch is None:
+            return entry.ticket
+        found = entry.prefix_tokens
+        if prefix is not None:
+            found = self._cache.use((_PREFIX, prefix), entry.prefix_tokens)
+        own = self._cache.use(branch, entry.context - entry.prefix_tokens)
+        entry.expected = found + (own if found >= entry.prefix_tokens else 0)
+        if self.capacity is None:
+            return entry.ticket
+        if lease is None:
+            lease = Lease(branch, entry.run, entry.context, prefix, entry.prefix_tokens)
+            self._leases.open(lease)
+            lost = branch in self._lost
+            self._lost.pop(branch, None)
+            kind = "resumed" if lost else "taken"
+            self._events.append(LeaseEvent(kind, branch, now, entry.context))
+        else:
+            self._leases.grow(lease, max(entry.context, lease.context if lease.generating else 0))
+        lease.generating += 1
+        return entry.ticket
+
+    def _unqueue(self, ticket: Ticket) -> Entry[Ticket] | None:
+        entry = self._queue.remove(ticket)
+        if entry is None:
+            return None
+        if entry.leased:
+            lease = self._leases.get(entry.branch)
+            if lease is not None and lease.queued:
+                lease.queued -= 1
+        return entry
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def _needs_lease(self, entry: Entry[Ticket]) -> bool:
+        if self.capacity is None or entry.branch is None:
+            return False
+        return self._leases.get(entry.branch) is None
+
+    def _generating(self) -> float:
+        """Share of the memory whose contexts generate now; infinite while there is no capacity."""
+        if self.capacity is None:
+            return math.inf
+        return sum(one.context for one in self._leases if one.generating) / self.capacity
+
+    def _keeping(self, lease: Lease, now: float, generating: float) -> float:
+        """Seconds of further keeping per return to the context.
+
+        Of a tool that nobody knows: as long as it was; more where little of the memory generates,
+        for then computing anew holds few up and room for one more sequence is worth much.
+        """
+        age = max(0.0, now - lease.since)
+        if self.tool_times is not None and lease.tool:
+            price = self.tool_times.price(lease.tool, age, lease.shape)
+            if price is not None:
+                return price
+        return age / max(1e-9, min(1.0, _ENOUGH * generating))
+
+    def _make_room(self, need: float, now: float, takes_from: frozenset[Hashable] | None) -> bool:
+        """Have room for a new lease, taking idle ones away where that pays."""
+        excess = self._leases.charged + need - self.budget
+        if excess <= 0 or not len(self._leases):
+            return True
+        generating = self._generating()
+        # Nothing generates and nothing fits: any room is better than an engine that does nothing.
+        price = self.tau if generating else 0.0
+        idle = []
+        for lease in self._leases:
+            if lease.generating or lease.branch in self._refreshing:
+                continue
+            keeping = self._keeping(lease, now, generating)
+            # Who is owed room may have it from those that wait for a permit, too: branches that
+            # come back at once would otherwise keep their leases for ever.
+            owed = takes_from is not None and (takes_from is EVERYBODY or lease.run in takes_from)
+            if owed or (not lease.queued and (keeping > price or not price)):
+                idle.append((keeping, lease))
+        idle.sort(key=_most_to_keep)
+        chosen: list[Lease] = []
+        for _, lease in idle:
+            if excess <= 0:
+                break
+            chosen.append(lease)
+            excess -= lease.charge
+        if excess > 0 and len(chosen) < len(self._leases):
+            return False
+        for lease in chosen:
+            self._close(lease, "parked", now)
+        return True
+
+    def _shed(self, now: float) -> None:
+        """Take leases away, oldest first, before contexts outgrow the memory."""
+        if self.capacity is None or self._leases.actual <= _FULL * self.capacity:
+            return
+        idle = [lease for lease in self._leases if lease.idle]
+        for lease in sorted(idle, key=_idle_since):
+            if self._leases.actual <= _FULL * self.capacity:
+                return
+            if lease.branch not in self._refreshing:
+                self._close(lease, "shed", now)
+
+    def _close(self, lease: Lease, kind: str, now: float) -> None:
+        self._leases.close(lease)
+        if lease.queued:
+            self._queue.demote(lease.branch)
+        self._lost[lease.branch] = None
+        self._events.append(LeaseEvent(kind, lease.branch, now, lease.context))
+
+    def _resize(self) -> None:
+        capacity = self._memory.capacity
+        self._cache.resize(_UNKNOWN if capacity is None else capacity)
+
+
+def _idle_since(lease: Lease) -> float:
+    return lease.since
+
+
+def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:
+    keeping, lease = rated
+    return (lease.queued, -keeping, lease.since)

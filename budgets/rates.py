@@ -1,0 +1,406 @@
+"""Rate limits: when the next call to an endpoint may leave. No clock, no loop, no I/O.
+
+Two kinds of limit meet here. A :class:`Window` is what the user was promised by contract: so much
+in any minute. A :class:`Left` is what the server says itself, with each reply: so much is left, and
+so much comes back. A refusal for too many calls halts all of them, not just the one that was told;
+afterwards one call goes ahead, and with each that comes through more may be on their way at once.
+
+:class:`~longthought.budgets.pace.Pace` drives it in production; a simulation may drive the very
+same code with virtual time. Moments and periods are in seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from longthought.errors import ConfigurationError
+
+__all__ = ["PERIOD", "Left", "Rates", "Said", "Ticket", "Window", "checked_rate"]
+
+PERIOD = 60.0
+"""The minute that ``requests_per_minute`` and ``tokens_per_minute`` speak of, in seconds."""
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 30.0
+_FORGET_ABOVE = 2.0
+"""A bound on calls on their way is dropped at so many times the number that was refused."""
+_ROUNDING = 1e-9
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One call from the moment it wants to leave: waiting, granted, sent, heard of, over.
+
+    ``tokens`` is an upper bound of what it will take. ``again`` says that an earlier try of it was
+    turned down. ``deadline`` is the moment past which it has no use for a turn.
+    """
+
+    tokens: int = 0
+    again: bool = False
+    deadline: float = math.inf
+    granted_at: float = math.inf
+    sent: bool = False
+    heard: bool = False
+    over: bool = False
+    places: list[tuple[Window, Place]] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """What one call takes of a window; ``back_at`` is when it comes back, None before it left."""
+
+    units: int
+    back_at: float | None = None
+    back: bool = False
+
+
+class Window:
+    """At most ``limit`` units in any ``period`` seconds, counted from the moment they are sent.
+
+    What was granted and not yet sent counts as well, so a call may be held up in between as long
+    as it likes. A call of more than the limit counts as the limit: it goes alone.
+    """
+
+    __slots__ = ("_held", "_places", "_sent", "limit", "period")
+
+    def __init__(self, limit: int, period: float = PERIOD) -> None:
+        self.limit, self.period = limit, period
+        self._held = self._sent = 0
+        self._places: deque[Place] = deque()
+
+    @property
+    def held(self) -> int:
+        """Units that are granted and not sent."""
+        return self._held
+
+    def when(self, units: int, now: float) -> float:
+        """The moment at which so many units fit: now, later, or infinity if that is open."""
+        self._expire(now)
+        over = self._held + self._sent + min(units, self.limit) - self.limit
+        if over <= 0:
+            return now
+        for place in self._places:
+            over -= place.units
+            if over <= 0 and place.back_at is not None:
+                return place.back_at
+        return math.inf
+
+    def take(self, units: int) -> Place:
+        """Hold units that fit."""
+        place = Place(min(units, self.limit))
+        self._held += place.units
+        return place
+
+    def send(self, place: Place, now: float) -> None:
+        """The call has left: its units come back a period from now."""
+        self._held -= place.units
+        self._sent += place.units
+        place.back_at = now + self.period
+        self._places.append(place)
+
+    def correct(self, place: Place, units: int) -> None:
+        """The call took another number of units than was held for it; 0 if it never left."""
+        if place.back_at is None:
+            self._held += units - place.units
+        elif not place.back:
+            self._sent += units - place.units
+        place.units = units
+
+    def _expire(self, now: float) -> None:
+        while self._places:
+            place = self._places[0]
+            if place.back_at is None or place.back_at > now:
+                return
+            self._places.popleft()
+            self._sent -= place.units
+            place.back = True
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a reply says of one limit: ``left`` of ``limit`` units, all there in ``reset`` seconds.
+
+    With ``refills`` they come back bit by bit, else all at once, and until then none.
+    """
+
+    left: float
+    limit: float | None = None
+    reset: float | None = None
+    refills: bool = True
+
+
+class Left:
+    """What is left at a server by its own word, in requests or tokens, and what we took since."""
+
+    __slots__ = ("_at", "_level", "_rate", "_until", "limit")
+
+    def __init__(self) -> None:
+        self.limit = math.inf
+        self._level, self._at, self._rate, self._until = math.inf, 0.0, 0.0, 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether the server ever said anything."""
+        return self._level < math.inf
+
+    def tell(self, said: Said, now: float, under_way: float = 0) -> None:
+        """Take in what a reply says; ``under_way`` is what the server may not have seen yet."""
+        limit = said.left if said.limit is None else said.limit
+        self.limit = max(limit, said.left, 1.0)
+        missing = self.limit - said.left
+        self._level, self._at, self._until = said.left - under_way, now, math.inf
+        if not said.refills:
+            self._rate, self._until = 0.0, now + (PERIOD if said.reset is None else said.reset)
+        elif said.reset and missing > 0:
+            self._rate = missing / said.reset
+        else:
+            self._rate = self.limit / PERIOD
+
+    def when(self, units: float, now: float) -> float:
+        """The moment at which so many units are there, as far as that can be known."""
+        if not self.known:
+            return now
+        if now >= self._until:
+            self._level = math.inf  # a new period has begun, and nobody has told what it holds
+            return now
+        missing = min(units, self.limit) - self._now(now)
+        if missing <= _ROUNDING * self.limit:
+            return now
+        return min(self._until, now + missing / self._rate) if self._rate else self._until
+
+    def take(self, units: float, now: float) -> None:
+        """Count a call that is about to leave."""
+        self._change(-min(units, self.limit), now)
+
+    def give(self, units: float, now: float) -> None:
+        """Count a call back that was taken and did not leave."""
+        self._change(min(units, self.limit), now)
+
+    def _change(self, units: float, now: float) -> None:
+        if self.known:
+            self._level, self._at = self._now(now) + units, max(now, self._at)
+
+    def _now(self, now: float) -> float:
+        return min(self.limit, self._level + self._rate * max(0.0, now - self._at))
+
+
+class Rates:
+    """The line of calls to one endpoint, and what it knows of the endpoint's limits.
+
+    First come, first served; a call that was turned down before goes ahead of new ones. The first
+    in line leaves at the moment it fits, and nobody passes it, so large calls do not starve.
+    """
+
+    def __init__(
+        self, requests: int | None = None, tokens: int | None = None, *, period: float = PERIOD
+    ) -> None:
+        self.requests = Window(requests, period) if requests is not None else None
+        self.tokens = Window(tokens, period) if tokens is not None else None
+        self.requests_left, self.tokens_left = Left(), Left()
+        self._again: dict[Ticket, None] = {}
+        self._new: dict[Ticket, None] = {}
+        self._pause_until = -math.inf
+        self._refused_at = -math.inf
+        self._refusals = 0
+        self._unheard: dict[Ticket, None] = {}
+        self._most_unheard = math.inf
+        self._slow_from = self._forget_at = math.inf
+
+    # -- the line -------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to keep to and nobody to keep in order."""
+        return (
+            self.requests is None
+            and self.tokens is None
+            and self._most_unheard == math.inf
+            and self._pause_until == -math.inf
+            and not (self._new or self._again or self._unheard)
+            and not (self.requests_left.known or self.tokens_left.known)
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Calls in line."""
+        return len(self._again) + len(self._new)
+
+    @property
+    def under_way(self) -> int:
+        """Calls that were granted and of which nothing was heard yet."""
+        return len(self._unheard)
+
+    def ask(self, ticket: Ticket) -> None:
+        """Put a call in line."""
+        (self._again if ticket.again else self._new)[ticket] = None
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a call out of the line; False if it does not stand in it."""
+        line = self._again if ticket.again else self._new
+        return line.pop(ticket, ticket) is None
+
+    def serve(self, now: float) -> list[Ticket]:
+        """Grant all that may leave now, in their order."""
+        granted = []
+        while (head := self._head()) is not None and self._when(head, now) <= now:
+            self.withdraw(head)
+            self._grant(head, now)
+            granted.append(head)
+        return granted
+
+    def hopeless(self, now: float) -> list[tuple[Ticket, float]]:
+        """Take those out of the line that cannot leave before their deadline, each with its wait.
+
+        What is not known in advance counts as no wait. Call it after :meth:`serve`.
+        """
+        late = []
+        while (head := self._head()) is not None:
+            at = self._when(head, now)
+            if math.isinf(at) or at <= head.deadline:
+                break
+            self.withdraw(head)
+            late.append((head, at - now))
+        for ticket in [*self._again, *self._new]:
+            if ticket.deadline < self._pause_until:
+                self.withdraw(ticket)
+                late.append((ticket, self._pause_until - now))
+        return late
+
+    def next_at(self, now: float) -> float:
+        """When to serve again; infinity if only the end of a call under way can change anything."""
+        head = self._head()
+        return math.inf if head is None else self._when(head, now)
+
+    # -- the life of a call that was granted ----------------------------------------------------
+
+    def sent(self, ticket: Ticket, now: float) -> None:
+        """The call leaves."""
+        ticket.sent = True
+        for window, place in ticket.places:
+            window.send(place, now)
+
+    def told(
+        self, ticket: Ticket | None, requests: Said | None, tokens: Said | None, now: float
+    ) -> None:
+        """Take in what the reply to a call says of the limits."""
+        others = [other for other in self._unheard if other is not ticket]
+        if requests is not None:
+            self.requests_left.tell(requests, now, len(others))
+        if tokens is not None:
+            self.tokens_left.tell(tokens, now, sum(other.tokens for other in others))
+
+    def heard(self, ticket: Ticket | None, now: float, *, well: bool = True) -> None:
+        """The server has answered a call; ``well`` if it took it on.
+
+        ``ticket`` is None for a call that left when there was nothing to keep to.
+        """
+        if ticket is not None:
+            ticket.heard = True
+            self._unheard.pop(ticket, None)
+        if not well or ticket is None or ticket.granted_at < self._refused_at:
+            return
+        self._refusals = 0
+        if self._pause_until <= now:
+            self._pause_until = -math.inf
+        if self._most_unheard < math.inf:
+            slow = self._most_unheard >= self._slow_from
+            self._most_unheard += 1 / self._most_unheard if slow else 1
+            if self._most_unheard >= self._forget_at:
+                self._most_unheard = math.inf
+
+    def refused(
+        self, ticket: Ticket | None, now: float, wish: float | None = None, *, jitter: float = 1.0
+    ) -> None:
+        """The server has turned a call down because there were too many.
+
+        ``wish`` is how long it wants to be left alone, in seconds. Without it the pause doubles
+        with every round of refusals in a row; ``jitter`` in (0, 1] is the part of it that is kept.
+        """
+        careful = self._most_unheard < math.inf
+        if ticket is None:
+            expected = careful
+        else:
+            expected = ticket.granted_at < self._refused_at  # it left before we knew
+        if not expected:
+            self._refusals += 1
+            self._refused_at = now
+            together = max(2, len(self._unheard))
+            self._slow_from = max(1.0, min(self._most_unheard, together) / 2)
+            self._forget_at = max(self._forget_at if careful else 0, _FORGET_ABOVE * together)
+            self._most_unheard = 1.0
+            if wish is None:
+                wish = _FIRST_PAUSE * 2 ** min(self._refusals - 1, 10)
+                wish = min(_LONGEST_PAUSE, wish) * jitter
+        elif ticket is None:  # the only trace of how many were on their way together
+            self._slow_from += 0.5
+            self._forget_at += _FORGET_ABOVE
+        if wish is not None:
+            self._pause_until = max(self._pause_until, now + wish)
+        self.heard(ticket, now, well=False)
+
+    def over(self, ticket: Ticket, now: float, tokens: int | None = None) -> None:
+        """The call is over. What was held for it stays counted unless ``tokens`` says better.
+
+        A call that was never sent gives back all it held.
+        """
+        if ticket.over or ticket.granted_at == math.inf:
+            return
+        ticket.over = True
+        if not ticket.sent:
+            self._give_back(ticket, now)
+        elif tokens is not None:
+            for window, place in ticket.places:
+                if window is self.tokens:
+                    window.correct(place, tokens)
+        self.heard(ticket, now, well=False)
+
+    # -- details --------------------------------------------------------------------------------
+
+    def _head(self) -> Ticket | None:
+        return next(iter(self._again or self._new), None)
+
+    def _when(self, ticket: Ticket, now: float) -> float:
+        if len(self._unheard) + 1 > self._most_unheard:
+            return math.inf
+        at = max(
+            now,
+            self._pause_until,
+            self.requests_left.when(1, now),
+            self.tokens_left.when(ticket.tokens, now),
+        )
+        if self.requests is not None:
+            at = max(at, self.requests.when(1, now))
+        if self.tokens is not None:
+            at = max(at, self.tokens.when(ticket.tokens, now))
+        return at
+
+    def _grant(self, ticket: Ticket, now: float) -> None:
+        ticket.granted_at = now
+        self._unheard[ticket] = None
+        for window, units in ((self.requests, 1), (self.tokens, ticket.tokens)):
+            if window is not None:
+                ticket.places.append((window, window.take(units)))
+        self.requests_left.take(1, now)
+        self.tokens_left.take(ticket.tokens, now)
+
+    def _give_back(self, ticket: Ticket, now: float) -> None:
+        for window, place in ticket.places:
+            window.correct(place, 0)
+        self.requests_left.give(1, now)
+        self.tokens_left.give(ticket.tokens, now)
+
+
+def checked_rate(field: str, value: float | None) -> int | None:
+    """A limit per minute as a whole number.
+
+    Raises:
+        ConfigurationError: it is below 1, not finite or no number.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 1:
+        raise ConfigurationError(field, f"{value!r} is no rate", "Use a number from 1, or None")
+    return int(value)

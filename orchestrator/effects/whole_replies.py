@@ -1,0 +1,94 @@
+"""A reply that the budget cut short is gone on with, for as long as there is room for more.
+
+A remote backend is told its maximum when a call leaves, so a call made while much was reserved by
+others may have been granted little. What they did not use is free again later: the reply is then
+continued where it stopped, by an effect of its own, until it ends or the user's wish is used up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
+from longthought.orchestrator.definition import CONTINUE_PROMPT
+from longthought.orchestrator.effects.model_calls import ModelCall, call_model
+from longthought.orchestrator.session import Session
+from longthought.types import Message, ModelReply, Usage, text_of
+
+__all__ = ["whole_reply"]
+
+
+async def whole_reply(session: Session, call: ModelCall, *, defer: bool = False) -> ModelReply:
+    """Ask a model as :func:`call_model` does, and go on with a reply that its grant cut short.
+
+    A backend that can (capability ``continues``) goes on with the unfinished message. Others are
+    sent what was said so far and asked to go on; a thought that was cut before it said anything is
+    asked anew, with twice the room, and so is one whose decoder keeps to a schema: it would begin
+    the answer again. What was said stands when nothing more is to be had.
+
+    Raises:
+        BackendError, BudgetExhausted, QuestionRefused: of the first call, see :func:`call_model`.
+    """
+    reply = await call_model(session, call, defer=defer)
+    while (rest := _rest(session, call, reply)) is not None:
+        try:
+            more = await call_model(session, rest, defer=defer)
+        except (BackendError, BudgetExhausted, QuestionRefused):
+            break
+        if not Usage.from_json(more["usage"]).completion_tokens:
+            break
+        anew = call.output is not None or not text_of(reply["message"])
+        reply = _joined(reply, more, anew=anew)
+    return reply
+
+
+def _rest(session: Session, call: ModelCall, reply: ModelReply) -> ModelCall | None:
+    """The call that goes on with a reply; None if it ended, or as the user wished."""
+    said = reply["message"]
+    granted = reply.get("granted")
+    if granted is None or said.get("tool_calls"):
+        return None
+    wish = call.sampling.get("max_tokens", session.definition.max_output_tokens)
+    text = text_of(said)
+    if call.output is not None or not text:
+        anew = 2 * granted
+        began = bool(said.get("reasoning")) or call.output is not None
+        return replace(call, least_output=anew) if began and anew <= wish else None
+    left = wish - Usage.from_json(reply["usage"]).completion_tokens
+    if left < 1:
+        return None
+    messages, known, continues = list(call.messages), call.known, call.model.capabilities.continues
+    if call.continue_last:
+        text = text_of(messages.pop()) + text
+        known = known[: len(messages)]
+    messages.append({**said, "content": text})
+    if not continues:
+        messages.append({"role": "user", "content": CONTINUE_PROMPT})
+    return replace(
+        call,
+        messages=messages,
+        sampling={**call.sampling, "max_tokens": left},
+        continue_last=continues,
+        known=known,
+        goes_on=True,
+    )
+
+
+def _joined(reply: ModelReply, more: ModelReply, *, anew: bool) -> ModelReply:
+    """Both replies as one; the second alone if it was asked anew."""
+    usage = Usage.from_json(reply["usage"]) + Usage.from_json(more["usage"])
+    if anew:
+        return {**more, "usage": usage.to_json()}
+    first, last = reply["message"], more["message"]
+    message: Message = {**last, "content": text_of(first) + text_of(last)}
+    reasoning = [*first.get("reasoning", ()), *last.get("reasoning", ())]
+    if reasoning:
+        message["reasoning"] = reasoning
+    provider = {**first.get("provider", {}), **last.get("provider", {})}
+    if provider:
+        message["provider"] = provider
+    joined: ModelReply = {**more, "message": message, "usage": usage.to_json()}
+    logprobs = [*reply.get("logprobs", ()), *more.get("logprobs", ())]
+    if logprobs:
+        joined["logprobs"] = logprobs
+    return joined

@@ -1,0 +1,334 @@
+"""Several endpoints of one model as one ``Model``: calls go where there is room, past what fails.
+
+An endpoint that fails as a whole (no connection, no answer in time, 5xx, 429) is left out for a
+while, longer each time; then one call at a time tries it, until one comes back well. A failed call
+still fails: whoever made it, which is the executor, charges it and tries again, and that try goes
+elsewhere. So nothing is asked, or paid for, behind anybody's back.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import fields
+from typing import cast
+
+from longthought.errors import BackendError, InvalidInput
+from longthought.types import (
+    Capabilities,
+    Delta,
+    Grant,
+    JSONObject,
+    Model,
+    ModelReply,
+    ModelRequest,
+    Paced,
+    Turn,
+)
+
+__all__ = ["Failover"]
+
+_LONGEST = 60.0
+_MOST_DOUBLINGS = 16
+
+
+class _Endpoint:
+    """One endpoint and how it fares; ``outages`` counts how often it went out."""
+
+    __slots__ = ("failures", "in_flight", "model", "out_until", "outages", "paced", "trying")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.paced = cast("Paced", model) if hasattr(model, "try_turn") else None
+        self.in_flight = 0
+        """Calls under way, and those that have a turn for it."""
+        self.failures = 0
+        """Failed in a row; 0 while it is well."""
+        self.out_until = 0.0
+        self.outages = 0
+        self.trying = False
+        """Whether a call is finding out if it is well again."""
+
+    @property
+    def load(self) -> float:
+        return self.in_flight / self.model.slots
+
+    def open(self, now: float) -> bool:
+        """Whether calls may go there: it is well, or due for a try that nobody makes yet."""
+        return not self.failures or (now >= self.out_until and not self.trying)
+
+
+class _Turn:
+    """The right to one call at one endpoint; ``inner`` is the endpoint's own."""
+
+    __slots__ = ("_failover", "endpoint", "held", "inner")
+
+    def __init__(self, failover: Failover, endpoint: _Endpoint, inner: Turn | None) -> None:
+        self._failover, self.endpoint, self.inner = failover, endpoint, inner
+        self.held = True
+
+    def taken_by(self, failover: Failover) -> bool:
+        """Whether the call of this turn begins there now; true once."""
+        begins = self.held and self._failover is failover
+        self.held = self.held and not begins
+        return begins
+
+    def end(self) -> None:
+        """The call is over, or will not be made."""
+        if self.held:
+            self.held = False
+            self._failover.give_up(self.endpoint)
+        if self.inner is not None:
+            self.inner.end()
+
+
+_TURN: ContextVar[_Turn | None] = ContextVar("longthought_failover_turn", default=None)
+"""The turn that was taken for the call under way in this task."""
+
+
+class Failover:
+    """Endpoints of one model as one model; ``slots`` are those of all together.
+
+    Each call goes to the endpoint with the fewest calls in flight per slot, the first listed of
+    several. One that failed is left out for up to ``cooldown`` seconds at first, twice as long
+    after each failure that follows, up to ``longest`` (full jitter), and no shorter than a server
+    asks for. While all are out, calls go to the one that is due first. While some are out, the
+    others take all calls, beyond their own slots.
+
+    It can what all endpoints can. ``clock`` gives seconds, ``jitter`` a number between two.
+    Safe to use in several event loops and threads at once.
+
+    Raises:
+        InvalidInput: there is no endpoint, or they have not one name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        *,
+        cooldown: float = 1.0,
+        longest: float = _LONGEST,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        if not models:
+            raise InvalidInput("models", "there is no endpoint", "Give at least one model")
+        names = sorted({model.name for model in models})
+        if len(names) > 1:
+            fix = "Give each the same name; served_as is its name at its own endpoint"
+            raise InvalidInput("models", f"have several names: {', '.join(names)}", fix)
+        if not 0 < cooldown <= longest:
+            raise InvalidInput(
+                "cooldown", f"{cooldown:g} s cannot be used", f"Use 0 to {longest:g}"
+            )
+        self.name = names[0]
+        self.slots = sum(model.slots for model in models)
+        self.capabilities = _common([model.capabilities for model in models])
+        self._endpoints = [_Endpoint(model) for model in models]
+        self._cooldown, self._longest = cooldown, longest
+        self._clock, self._jitter = clock, jitter
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Failover({[endpoint.model for endpoint in self._endpoints]!r})"
+
+    async def generate(
+        self,
+        request: ModelRequest,
+        grant: Grant,
+        emit: Callable[[Delta], None] | None = None,
+    ) -> ModelReply:
+        """Ask one endpoint. Another is tried by the next call, never within this one.
+
+        Raises:
+            BackendError: the endpoint failed. ``retry_after`` is 0 if another is well.
+            QuestionRefused: the model cannot take this question at all.
+        """
+        endpoint, outage, trial = self._begin()
+        error: BackendError | None = None
+        came_back = False
+        try:
+            reply = await endpoint.model.generate(request, grant, emit)
+            came_back = True
+            return reply
+        except BackendError as failure:
+            error = failure
+            raise
+        finally:
+            self._leave(endpoint, outage, trial, error, came_back)
+
+    def try_turn(self, tokens: int, *, again: bool = False) -> Turn | None:
+        """A turn at the first endpoint that a call may leave for at once, else None."""
+        for endpoint in self._ranked():
+            inner = None
+            if endpoint.paced is not None:
+                inner = endpoint.paced.try_turn(tokens, again=again)
+                if inner is None:
+                    continue
+            return self._turn(endpoint, inner)
+        return None
+
+    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> Turn:
+        """Wait for a turn, at the endpoint with the most room of those that have one in time.
+
+        Raises:
+            BackendError: none has one within so many seconds; nothing was sent.
+        """
+        problem: BackendError | None = None
+        for endpoint in self._ranked():
+            inner = None
+            try:
+                if endpoint.paced is not None:
+                    inner = await endpoint.paced.turn(tokens, again=again, within=within)
+            except BackendError as error:
+                problem = problem or error
+                continue
+            return self._turn(endpoint, inner)
+        assert problem is not None  # noqa: S101 - there is an endpoint
+        raise problem
+
+    def give_up(self, endpoint: _Endpoint) -> None:
+        """A turn at this endpoint was not used."""
+        with self._lock:
+            endpoint.in_flight -= 1
+
+    def count_prompt(self, request: ModelRequest) -> int | None:
+        """As the first endpoint counts; they serve one model."""
+        return self._endpoints[0].model.count_prompt(request)
+
+    def fingerprint(self) -> JSONObject:
+        """Kind and name of the model, and the fingerprint of every endpoint."""
+        each = [endpoint.model.fingerprint() for endpoint in self._endpoints]
+        kinds = {str(one.get("kind")) for one in each}
+        kind = kinds.pop() if len(kinds) == 1 else "failover"
+        return {"kind": kind, "name": self.name, "endpoints": each}
+
+    def check(self) -> None:
+        """Find out before the first call whether an endpoint lacks its key.
+
+        Raises:
+            ConfigurationError: one does.
+        """
+        for endpoint in self._endpoints:
+            check = getattr(endpoint.model, "check", None)
+            if check is not None:
+                check()
+
+    def status(self) -> list[JSONObject]:
+        """How each endpoint fares: calls in flight, failures in a row, seconds it is still out."""
+        with self._lock:
+            now = self._clock()
+            return [
+                {
+                    "endpoint": endpoint.model.fingerprint().get("endpoint"),
+                    "in_flight": endpoint.in_flight,
+                    "failures": endpoint.failures,
+                    "out": max(0.0, endpoint.out_until - now) if endpoint.failures else 0.0,
+                }
+                for endpoint in self._endpoints
+            ]
+
+    async def aclose(self) -> None:
+        """Close all endpoints, also where closing one fails."""
+        problem: Exception | None = None
+        for endpoint in self._endpoints:
+            try:
+                await endpoint.model.aclose()
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    # -- details --------------------------------------------------------------------------------
+
+    def _ranked(self) -> list[_Endpoint]:
+        """The endpoints that calls may go to now, the best first; if none, the one due first."""
+        with self._lock:
+            return self._best(self._clock())
+
+    def _best(self, now: float) -> list[_Endpoint]:
+        open_now = [endpoint for endpoint in self._endpoints if endpoint.open(now)]
+        if open_now:
+            return sorted(open_now, key=lambda endpoint: endpoint.load)
+        return [min(self._endpoints, key=lambda endpoint: endpoint.out_until)]
+
+    def _turn(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
+        with self._lock:
+            endpoint.in_flight += 1
+        turn = _Turn(self, endpoint, inner)
+        _TURN.set(turn)
+        return turn
+
+    def _begin(self) -> tuple[_Endpoint, int, bool]:
+        """The endpoint for a call, its outages so far, and whether the call tries it.
+
+        A turn that was taken before says which, unless that endpoint has gone out meanwhile.
+        """
+        turn = _TURN.get()
+        with self._lock:
+            now = self._clock()
+            chosen = turn.endpoint if turn is not None and turn.taken_by(self) else None
+            if chosen is not None:
+                chosen.in_flight -= 1
+            if chosen is None or not chosen.open(now):
+                chosen = self._best(now)[0]
+            trial = chosen.failures > 0 and not chosen.trying
+            chosen.trying = chosen.trying or trial
+            chosen.in_flight += 1
+            return chosen, chosen.outages, trial
+
+    def _leave(
+        self,
+        endpoint: _Endpoint,
+        outage: int,
+        trial: bool,
+        error: BackendError | None,
+        came_back: bool,
+    ) -> None:
+        with self._lock:
+            endpoint.in_flight -= 1
+            if trial:
+                endpoint.trying = False
+            if error is not None and error.retryable:
+                self._failed(endpoint, outage, error)
+            elif outage == endpoint.outages and (came_back or _was_heard(error)):
+                # What began before the outage, and ended well, says nothing about now.
+                endpoint.failures, endpoint.out_until = 0, 0.0
+
+    def _failed(self, endpoint: _Endpoint, outage: int, error: BackendError) -> None:
+        now = self._clock()
+        if outage == endpoint.outages:  # of the calls in flight at once, one makes the outage
+            endpoint.outages += 1
+            endpoint.failures += 1
+            doublings = min(endpoint.failures - 1, _MOST_DOUBLINGS)
+            seconds = min(self._longest, self._cooldown * 2**doublings)
+            endpoint.out_until = now + self._jitter(0.0, seconds)
+        if error.retry_after is not None:
+            asked_for = min(error.retry_after, self._longest)
+            endpoint.out_until = max(endpoint.out_until, now + asked_for)
+        others = [other for other in self._endpoints if other is not endpoint]
+        if any(other.open(now) for other in others):
+            error.retry_after = 0.0  # the next try goes there, at once
+        elif others and error.retry_after is not None:
+            soonest = min(other.out_until for other in others) - now
+            error.retry_after = max(0.0, min(error.retry_after, soonest))
+
+
+def _was_heard(error: BackendError | None) -> bool:
+    """Whether the endpoint answered, be it with a refusal: then it is there."""
+    return error is not None and error.status is not None
+
+
+def _common(each: Sequence[Capabilities]) -> Capabilities:
+    """What all can; the shortest context that is known."""
+    both: JSONObject = {
+        field.name: all(getattr(one, field.name) for one in each)
+        for field in fields(Capabilities)
+        if field.name != "context_window"
+    }
+    windows = [one.context_window for one in each if one.context_window is not None]
+    return Capabilities(**both, context_window=min(windows) if windows else None)

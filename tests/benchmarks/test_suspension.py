@@ -1,0 +1,136 @@
+"""What leases must give, in virtual time: seconds here are those of the simulated engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.agent_client import ARMS, Outcome, simulate
+from benchmarks.agents import FAMILIES, upper_bound, workload
+from benchmarks.suspension import Cell, ratios, simulate_cell
+from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
+
+RIVALS_AND_OURS = ("hold", "fifo", "lease", "learned")
+
+
+def ended(engine: VirtualEngine) -> list[Request]:
+    found = engine.advance(float("inf"))
+    assert found
+    return found
+
+
+# -- the engine ------------------------------------------------------------------------------------
+
+
+def test_a_request_takes_its_prefill_and_its_iterations() -> None:
+    engine = VirtualEngine(100_000)
+    engine.submit(Request("a", 4096, 0, 100))
+    (request,) = ended(engine)
+    assert request.cached == 0
+    assert engine.prefilled == 4096
+    assert engine.decoded == 100
+    assert engine.now == pytest.approx(2 * 0.012 + 4096 / 8000 + 100 * 0.0126)
+
+
+def test_sequences_share_iterations() -> None:
+    alone, together = VirtualEngine(100_000), VirtualEngine(100_000)
+    for index in range(8):
+        alone.submit(Request(index, 16, 0, 200))
+        ended(alone)
+        together.submit(Request(index, 16, 0, 200))
+    while together.running or together.waiting:
+        ended(together)
+    assert together.now < 0.25 * alone.now
+    assert together.decoded == alone.decoded == 1600
+
+
+def test_what_was_used_least_recently_is_evicted_and_computed_again() -> None:
+    engine = VirtualEngine(10_000)
+    for key in ("old", "young"):
+        engine.submit(Request(key, 4000, 0, 16))
+        ended(engine)
+    engine.submit(Request("large", 4000, 0, 16))
+    ended(engine)
+    engine.submit(Request("young", 4100, 4016, 16))
+    (young,) = ended(engine)
+    assert young.cached == 4016
+    assert engine.recomputed == 0
+    engine.submit(Request("old", 4100, 4016, 16))
+    (old,) = ended(engine)
+    assert old.cached < 4016
+    assert engine.recomputed > 0
+
+
+def test_a_shared_start_is_computed_once() -> None:
+    engine = VirtualEngine(100_000)
+    for key in range(4):
+        engine.submit(Request(key, 5000, 0, 50, prefix="question", prefix_tokens=4000))
+    while engine.running or engine.waiting:
+        ended(engine)
+    assert engine.prefilled == 4000 + 4 * 1000
+
+
+def test_the_last_that_came_gives_way_when_memory_is_full() -> None:
+    engine = VirtualEngine(5000)
+    for key in ("first", "last"):
+        engine.submit(Request(key, 2400, 0, 400))
+    keys = [ended(engine)[0].key, ended(engine)[0].key]
+    assert keys == ["first", "last"]
+    assert engine.preempted == 1
+    assert engine.decoded == 800
+
+
+# -- the arms --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[tuple[str, float], dict[str, Outcome | float]]:
+    """A few cells of the family that the policy was tuned on, one seed of the benchmark's three."""
+    wanted = (("tight", 1.0), ("tight", 5.0), ("mid", 1.0), ("mid", 5.0))
+    return {
+        (size, r): simulate_cell(Cell("note", size, r, 0, arms=RIVALS_AND_OURS))
+        for size, r in wanted
+    }
+
+
+def test_leases_follow_the_better_rival_and_beat_it(
+    cells: dict[tuple[str, float], dict[str, Outcome | float]],
+) -> None:
+    found = {place: ratios([outcomes]) for place, outcomes in cells.items()}
+    for place, cell in found.items():
+        for arm in ("lease", "learned"):
+            assert cell.worst[arm] >= 0.95, (place, arm)
+            assert cell.p95[arm] <= (0.9 if place[1] == 5 else 1.05), (place, arm)
+    assert found["tight", 5.0].throughput["lease"] >= 1.2
+    assert found["tight", 5.0].throughput["learned"] >= 1.35
+    for arm in ("lease", "learned"):
+        assert found["mid", 1.0].throughput[arm] >= 1.2
+        assert found["mid", 5.0].throughput[arm] >= 1.6
+        assert found["tight", 1.0].recomputed[arm] <= 0.05
+
+
+def test_nobody_passes_the_upper_bound(
+    cells: dict[tuple[str, float], dict[str, Outcome | float]],
+) -> None:
+    for outcomes in cells.values():
+        for arm in RIVALS_AND_OURS:
+            outcome, bound = outcomes[arm], outcomes["bound"]
+            assert isinstance(outcome, Outcome)
+            assert isinstance(bound, float)
+            assert 0 < outcome.throughput <= bound
+
+
+def test_releasing_alone_is_slower_than_holding_when_contexts_do_not_fit(
+    cells: dict[tuple[str, float], dict[str, Outcome | float]],
+) -> None:
+    assert ratios([cells["tight", 1.0]]).throughput["fifo"] < 0.8
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_every_arm_does_all_the_work_and_is_repeatable(family: str, arm: str) -> None:
+    load = workload(family, 2.0, 9, jobs=40, in_flight=20)
+    capacity = FAMILIES[family].memory["tight"]
+    one, again = simulate(load, capacity, arm), simulate(load, capacity, arm)
+    assert one == again
+    assert one.decoded - one.refreshed == sum(turn.output for job in load.jobs for turn in job)
+    assert one.throughput <= upper_bound(load, capacity, EngineRates())

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from longthought.budgets import BranchState, Controller
+from longthought.errors import InvalidInput
+from longthought.types import JSONObject
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Backend:
+    """A controller with one backend: 10,000 tokens that take 10 s to compute, and its events."""
+
+    def __init__(self, slots: int = 4) -> None:
+        self.clock = Clock()
+        self.events: list[JSONObject] = []
+        self.controller = Controller(now=self.clock, on_event=self.events.append)
+        self.controller.backend("m", slots, capacity=10_000, prefill_rate=1000.0)
+
+    async def generate(self, branch: str, context: int) -> None:
+        async with self.controller.permit("m", branch, context=context) as permit:
+            permit.used(context=context, cached=0, first_token=(context, context / 1000))
+
+    def leases(self) -> list[tuple[object, object, object]]:
+        return [
+            (event["event"], event["branch"], event["at"])
+            for event in self.events
+            if str(event["event"]).startswith("lease_")
+        ]
+
+    def memory(self) -> tuple[object, object]:
+        backends = self.controller.view()["backends"]
+        assert isinstance(backends, dict)
+        shown = backends["m"]
+        assert isinstance(shown, dict)
+        return shown["leases"], shown["charged"]
+
+
+async def test_a_lease_outlives_the_permit_and_ends_with_the_branch() -> None:
+    backend = Backend()
+    await backend.generate("a", 3000)
+    branch = backend.controller.branch("a")
+    assert backend.memory()[0] == 1
+    assert backend.controller.in_use("m") == 0
+    branch.move(BranchState.ACTING, tool="search")
+    backend.clock.now = 2.0
+    branch.move(BranchState.READY)
+    await backend.generate("a", 3100)
+    branch.move(BranchState.DONE)
+    assert backend.memory() == (0, 0)
+    assert backend.leases() == [("lease_taken", "a", 0.0), ("lease_ended", "a", 2.0)]
+
+
+async def test_a_parked_branch_gives_its_lease_up_and_takes_it_again() -> None:
+    backend = Backend()
+    await backend.generate("a", 3000)
+    branch = backend.controller.branch("a")
+    branch.move(BranchState.ACTING, tool="approval")
+    branch.move(BranchState.PARKED)
+    assert backend.memory() == (0, 0)
+    branch.move(BranchState.READY)
+    await backend.generate("a", 3000)
+    assert [event[0] for event in backend.leases()] == [
+        "lease_taken",
+        "lease_parked",
+        "lease_resumed",
+    ]
+
+
+async def test_who_does_not_fit_is_let_in_when_time_has_passed() -> None:
+    """No call and no end wakes it: the controller looks again by itself."""
+    backend = Backend()
+    controller, gate = backend.controller, asyncio.Event()
+    for index in range(50):  # contexts do not grow, so much is learned
+        await backend.generate(f"old {index}", 10)
+        controller.branch(f"old {index}").move(BranchState.DONE)
+    await backend.generate("a", 2500)
+    controller.branch("a").move(BranchState.ACTING, tool="search")
+
+    async def busy() -> None:
+        async with controller.permit("m", "busy", context=2500):
+            await gate.wait()
+
+    holder = asyncio.create_task(busy())
+    await asyncio.sleep(0)
+    waiter = asyncio.create_task(backend.generate("b", 5000))
+    await asyncio.sleep(0)
+    assert (controller.in_use("m"), controller.waiting("m")) == (1, 1)
+    backend.clock.now = 60.0
+    await asyncio.wait_for(waiter, 30)
+    assert ("lease_parked", "a", 60.0) in backend.leases()
+    gate.set()
+    await holder
+
+
+@pytest.mark.parametrize("state", ["queued", "generating", "acting", "parked", "ready"])
+async def test_cancelled_in_any_state_nothing_is_left(state: str) -> None:
+    backend = Backend(slots=1)
+    controller, gate = backend.controller, asyncio.Event()
+
+    async def hold(branch: str) -> None:
+        async with controller.permit("m", branch, context=2000):
+            await gate.wait()
+
+    holder = asyncio.create_task(hold("other" if state == "queued" else "a"))
+    task = asyncio.create_task(hold("a")) if state == "queued" else holder
+    await asyncio.sleep(0)
+    branch = controller.branch("a")
+    if state in {"acting", "parked", "ready"}:
+        gate.set()
+        await holder
+        branch.move(BranchState.ACTING, tool="search")
+        if state != "acting":
+            branch.move(BranchState(state))
+    assert branch.state.value == state
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    branch.move(BranchState.CANCELLED)
+    gate.set()
+    await holder if state == "queued" else None
+    controller.branch("other").move(BranchState.DONE)
+    assert backend.memory() == (0, 0)
+    assert (controller.in_use("m"), controller.waiting("m")) == (0, 0)
+
+
+async def test_a_wrong_number_of_tokens_leaves_no_trace() -> None:
+    backend = Backend()
+    with pytest.raises(InvalidInput, match="context"):
+        await backend.generate("a", -1)
+    assert backend.controller.branch("a").state is BranchState.NEW
+    assert (backend.controller.in_use("m"), backend.controller.waiting("m")) == (0, 0)
+    with pytest.raises(InvalidInput, match="capacity"):
+        backend.controller.backend("m", 1, capacity=0)
+
+
+async def test_one_call_of_a_tool_is_learned_once_for_all_backends() -> None:
+    backend = Backend()
+    controller = backend.controller
+    controller.backend("n", 1)
+    await backend.generate("a", 100)
+    branch = controller.branch("a")
+    for _ in range(3):
+        branch.move(BranchState.ACTING, tool="search")
+        branch.move(BranchState.READY)
+    assert 2.9 < controller.tool_times.seen("search") <= 3
