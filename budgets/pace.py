@@ -47,9 +47,9 @@ class Pace:
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
-    def try_turn(self, tokens: int, *, again: bool = False) -> Ticket | None:
+    def try_turn(self, tokens: int, *, tries: int = 0) -> Ticket | None:
         """A ticket if the call may leave at once, else None."""
-        now, ticket = self._now(), Ticket(tokens, again)
+        now, ticket = self._now(), Ticket(tokens, tries)
         with self._lock:
             if self._rates.waiting:
                 return None
@@ -60,14 +60,14 @@ class Pace:
             self.idle = False
         return ticket
 
-    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> Ticket:
+    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> Ticket:
         """Wait for a turn, not longer than ``within`` seconds. Cancelling gives the place back.
 
         Raises:
             TooLong: it is known that there is none within that time.
         """
         loop = asyncio.get_running_loop()
-        ticket = Ticket(tokens, again, self._now() + within)
+        ticket = Ticket(tokens, tries, self._now() + within)
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
             self._rates.ask(ticket)

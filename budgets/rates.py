@@ -2,8 +2,9 @@
 
 Two kinds of limit meet here. A :class:`Window` is what the user was promised by contract: so much
 in any minute. A :class:`Left` is what the server says itself, with each reply: so much is left, and
-so much comes back. A refusal for too many calls halts all of them, not just the one that was told;
-afterwards one call goes ahead, and with each that comes through more may be on their way at once.
+so much comes back. What is known only from refusals is the matter of
+:class:`~longthought.budgets.caution.Caution`; a refusal halts all calls, not just the one that was
+told.
 
 :class:`~longthought.budgets.pace.Pace` drives it in production; a simulation may drive the very
 same code with virtual time. Moments and periods are in seconds of the caller's clock.
@@ -15,6 +16,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from longthought.budgets.caution import Caution
 from longthought.errors import ConfigurationError
 
 __all__ = ["PERIOD", "Left", "Rates", "Said", "Ticket", "Window", "checked_rate"]
@@ -22,10 +24,6 @@ __all__ = ["PERIOD", "Left", "Rates", "Said", "Ticket", "Window", "checked_rate"
 PERIOD = 60.0
 """The minute that ``requests_per_minute`` and ``tokens_per_minute`` speak of, in seconds."""
 
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 30.0
-_FORGET_ABOVE = 2.0
-"""A bound on calls on their way is dropped at so many times the number that was refused."""
 _ROUNDING = 1e-9
 
 
@@ -33,12 +31,12 @@ _ROUNDING = 1e-9
 class Ticket:
     """One call from the moment it wants to leave: waiting, granted, sent, heard of, over.
 
-    ``tokens`` is an upper bound of what it will take. ``again`` says that an earlier try of it was
-    turned down. ``deadline`` is the moment past which it has no use for a turn.
+    ``tokens`` is an upper bound of what it will take. ``tries`` is how many tries of it have
+    failed. ``deadline`` is the moment past which it has no use for a turn.
     """
 
     tokens: int = 0
-    again: bool = False
+    tries: int = 0
     deadline: float = math.inf
     granted_at: float = math.inf
     sent: bool = False
@@ -189,8 +187,8 @@ class Left:
 class Rates:
     """The line of calls to one endpoint, and what it knows of the endpoint's limits.
 
-    First come, first served; a call that was turned down before goes ahead of new ones. The first
-    in line leaves at the moment it fits, and nobody passes it, so large calls do not starve.
+    Who has failed most often goes first, and those alike in the order they came. The first in line
+    leaves at the moment it fits, and nobody passes it, so large calls do not starve.
     """
 
     def __init__(
@@ -199,14 +197,9 @@ class Rates:
         self.requests = Window(requests, period) if requests is not None else None
         self.tokens = Window(tokens, period) if tokens is not None else None
         self.requests_left, self.tokens_left = Left(), Left()
-        self._again: dict[Ticket, None] = {}
-        self._new: dict[Ticket, None] = {}
-        self._pause_until = -math.inf
-        self._refused_at = -math.inf
-        self._refusals = 0
+        self._lines: dict[int, dict[Ticket, None]] = {0: {}}
         self._unheard: dict[Ticket, None] = {}
-        self._most_unheard = math.inf
-        self._slow_from = self._forget_at = math.inf
+        self._caution = Caution()
 
     # -- the line -------------------------------------------------------------------------------
 
@@ -216,16 +209,15 @@ class Rates:
         return (
             self.requests is None
             and self.tokens is None
-            and self._most_unheard == math.inf
-            and self._pause_until == -math.inf
-            and not (self._new or self._again or self._unheard)
+            and self._caution.none
+            and not (self.waiting or self._unheard)
             and not (self.requests_left.known or self.tokens_left.known)
         )
 
     @property
     def waiting(self) -> int:
         """Calls in line."""
-        return len(self._again) + len(self._new)
+        return sum(map(len, self._lines.values()))
 
     @property
     def under_way(self) -> int:
@@ -234,12 +226,11 @@ class Rates:
 
     def ask(self, ticket: Ticket) -> None:
         """Put a call in line."""
-        (self._again if ticket.again else self._new)[ticket] = None
+        self._lines.setdefault(ticket.tries, {})[ticket] = None
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a call out of the line; False if it does not stand in it."""
-        line = self._again if ticket.again else self._new
-        return line.pop(ticket, ticket) is None
+        return self._lines.get(ticket.tries, {}).pop(ticket, ticket) is None
 
     def serve(self, now: float) -> list[Ticket]:
         """Grant all that may leave now, in their order."""
@@ -262,10 +253,10 @@ class Rates:
                 break
             self.withdraw(head)
             late.append((head, at - now))
-        for ticket in [*self._again, *self._new]:
-            if ticket.deadline < self._pause_until:
+        for ticket in [ticket for line in self._lines.values() for ticket in line]:
+            if ticket.deadline < self._caution.pause_until:
                 self.withdraw(ticket)
-                late.append((ticket, self._pause_until - now))
+                late.append((ticket, self._caution.pause_until - now))
         return late
 
     def next_at(self, now: float) -> float:
@@ -299,16 +290,8 @@ class Rates:
         if ticket is not None:
             ticket.heard = True
             self._unheard.pop(ticket, None)
-        if not well or ticket is None or ticket.granted_at < self._refused_at:
-            return
-        self._refusals = 0
-        if self._pause_until <= now:
-            self._pause_until = -math.inf
-        if self._most_unheard < math.inf:
-            slow = self._most_unheard >= self._slow_from
-            self._most_unheard += 1 / self._most_unheard if slow else 1
-            if self._most_unheard >= self._forget_at:
-                self._most_unheard = math.inf
+        if well and ticket is not None:
+            self._caution.well(ticket.granted_at, now)
 
     def refused(
         self, ticket: Ticket | None, now: float, wish: float | None = None, *, jitter: float = 1.0
@@ -318,26 +301,8 @@ class Rates:
         ``wish`` is how long it wants to be left alone, in seconds. Without it the pause doubles
         with every round of refusals in a row; ``jitter`` in (0, 1] is the part of it that is kept.
         """
-        careful = self._most_unheard < math.inf
-        if ticket is None:
-            expected = careful
-        else:
-            expected = ticket.granted_at < self._refused_at  # it left before we knew
-        if not expected:
-            self._refusals += 1
-            self._refused_at = now
-            together = max(2, len(self._unheard))
-            self._slow_from = max(1.0, min(self._most_unheard, together) / 2)
-            self._forget_at = max(self._forget_at if careful else 0, _FORGET_ABOVE * together)
-            self._most_unheard = 1.0
-            if wish is None:
-                wish = _FIRST_PAUSE * 2 ** min(self._refusals - 1, 10)
-                wish = min(_LONGEST_PAUSE, wish) * jitter
-        elif ticket is None:  # the only trace of how many were on their way together
-            self._slow_from += 0.5
-            self._forget_at += _FORGET_ABOVE
-        if wish is not None:
-            self._pause_until = max(self._pause_until, now + wish)
+        granted_at = None if ticket is None else ticket.granted_at
+        self._caution.refused(granted_at, now, wish, jitter, len(self._unheard))
         self.heard(ticket, now, well=False)
 
     def over(self, ticket: Ticket, now: float, tokens: int | None = None) -> None:
@@ -359,14 +324,13 @@ class Rates:
     # -- details --------------------------------------------------------------------------------
 
     def _head(self) -> Ticket | None:
-        return next(iter(self._again or self._new), None)
+        # A call that is likely to be turned down should not be one that has few tries left.
+        order = sorted(self._lines, reverse=not self._caution.in_vain)
+        return next((ticket for tries in order for ticket in self._lines[tries]), None)
 
     def _when(self, ticket: Ticket, now: float) -> float:
-        if len(self._unheard) + 1 > self._most_unheard:
-            return math.inf
         at = max(
-            now,
-            self._pause_until,
+            self._caution.when(now, len(self._unheard)),
             self.requests_left.when(1, now),
             self.tokens_left.when(ticket.tokens, now),
         )
@@ -378,6 +342,7 @@ class Rates:
 
     def _grant(self, ticket: Ticket, now: float) -> None:
         ticket.granted_at = now
+        self._caution.granted(now)
         self._unheard[ticket] = None
         for window, units in ((self.requests, 1), (self.tokens, ticket.tokens)):
             if window is not None:

@@ -300,15 +300,15 @@ class Paced(Protocol):
     """What a :class:`Model` has besides if its endpoint takes only so many calls in a minute.
 
     Whoever makes a call takes a turn first, in the task that makes the call, and ends it
-    afterwards. ``tokens`` is an upper bound of prompt and output together. ``again`` says that it
-    is not the first try of the call; it goes ahead of others then.
+    afterwards. ``tokens`` is an upper bound of prompt and output together. ``tries`` is how many
+    tries of the call have failed; who has failed most often goes first.
     """
 
-    def try_turn(self, tokens: int, *, again: bool = False) -> Turn | None:
+    def try_turn(self, tokens: int, *, tries: int = 0) -> Turn | None:
         """The turn if the call may leave at once, else None."""
         ...
 
-    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> Turn:
+    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> Turn:
         """Wait for a turn, first come first served. Cancelling gives the place back.
 
         Raises:

@@ -184,7 +184,7 @@ class _LiveCall:
         self.grant = _Grant(self, 0)
         self.prompt_tokens = 0
         self.emitted = 0
-        self.tried = False
+        self.tries = 0
         self.dispatched = False
         """Whether ``started`` is on record for the try under way."""
         self.number = session.index.tries.get(key, 0)
@@ -242,11 +242,11 @@ class _LiveCall:
         assert self.reservation is not None  # noqa: S101 - reserved before
         tokens = self.prompt_tokens + self.reservation.amount.output_tokens
         try:
-            turn = paced.try_turn(tokens, again=self.tried)
+            turn = paced.try_turn(tokens, tries=self.tries)
             if turn is None:
                 await self._committed()  # nor should it wait in memory for a turn
                 within = self._longest_wait()
-                turn = await paced.turn(tokens, again=self.tried, within=within)
+                turn = await paced.turn(tokens, tries=self.tries, within=within)
         except BaseException:
             self._end(release=True)
             raise
@@ -317,7 +317,7 @@ class _LiveCall:
         """Commit ``started`` with its reservation; only then may the call leave."""
         self.session.enter_chain(self.frame.branch)
         self.number += 1
-        self.tried = True
+        self.tries += 1
         self.session.journal.stage(
             "effect_started",
             self.key,
@@ -454,7 +454,7 @@ class _LiveCall:
 
     def _finished_number(self) -> int | None:
         """The try that this finish belongs to, None for the first."""
-        again = not self.tried and self.key in self.session.index.finished
+        again = not self.tries and self.key in self.session.index.finished
         number = self.number + again
         return number if number > 1 else None
 

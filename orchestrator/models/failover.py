@@ -161,18 +161,18 @@ class Failover:
         finally:
             self._leave(endpoint, outage, trial, error, came_back)
 
-    def try_turn(self, tokens: int, *, again: bool = False) -> Turn | None:
+    def try_turn(self, tokens: int, *, tries: int = 0) -> Turn | None:
         """A turn at the first endpoint that a call may leave for at once, else None."""
         for endpoint in self._ranked():
             inner = None
             if endpoint.paced is not None:
-                inner = endpoint.paced.try_turn(tokens, again=again)
+                inner = endpoint.paced.try_turn(tokens, tries=tries)
                 if inner is None:
                     continue
             return self._turn(endpoint, inner)
         return None
 
-    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> Turn:
+    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> Turn:
         """Wait for a turn, at the endpoint with the most room of those that have one in time.
 
         Raises:
@@ -183,7 +183,7 @@ class Failover:
             inner = None
             try:
                 if endpoint.paced is not None:
-                    inner = await endpoint.paced.turn(tokens, again=again, within=within)
+                    inner = await endpoint.paced.turn(tokens, tries=tries, within=within)
             except BackendError as error:
                 problem = problem or error
                 continue

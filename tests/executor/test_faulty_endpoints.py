@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
 from longthought import Budget, Store, Workflow, answers, strategies, tool
-from longthought.budgets import Scope, rates
+from longthought.budgets import Scope, caution
 from longthought.errors import BackendError, InvalidInput
 from longthought.orchestrator import runs
 from longthought.orchestrator.definition import Retry
@@ -154,7 +154,7 @@ async def test_a_share_of_faults_fails_no_run_and_is_charged_as_it_was(
     fault: str,
     stream: bool,
 ) -> None:
-    monkeypatch.setattr(rates, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(caution, "_FIRST_PAUSE", 0.001)
     kind, _, more = fault.partition(",")
     silent = fault in ("hang", "alive", "stall")
     options = {"timeout": SHORT, "connect_timeout": 60} if silent else {}
@@ -349,7 +349,8 @@ async def test_a_name_is_looked_up_for_more_calls_than_there_are_threads(
 
 
 @pytest.mark.parametrize(
-    ("modes", "first", "second"), [("limit16", 96, 96), ("limit16,told", 56, 8)]
+    ("modes", "first", "second"),
+    [("limit16", 96, 96), ("limit4", 160, 96), ("limit16,told", 56, 8)],
 )
 async def test_a_server_over_its_limit_refuses_few_and_all_samples_succeed(
     asking: Make,

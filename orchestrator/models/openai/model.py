@@ -186,22 +186,22 @@ class OpenAIModel:
         # Out here it is not chained: what was caught carries the request, the key in its headers.
         raise fault
 
-    def try_turn(self, tokens: int, *, again: bool = False) -> CallTurn | None:
+    def try_turn(self, tokens: int, *, tries: int = 0) -> CallTurn | None:
         """A turn at the endpoint if a call may leave at once, else None; see ``Paced``.
 
         Raises:
             ConfigurationError: there is no API key and the endpoint needs one.
         """
-        return self._paced().try_turn(tokens, again=again)
+        return self._paced().try_turn(tokens, tries=tries)
 
-    async def turn(self, tokens: int, *, again: bool = False, within: float = math.inf) -> CallTurn:
+    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> CallTurn:
         """Wait for a turn at the endpoint; see ``Paced``.
 
         Raises:
             BackendError: the endpoint allows no call within so many seconds; nothing was sent.
             ConfigurationError: there is no API key and the endpoint needs one.
         """
-        return await self._paced().turn(tokens, again=again, within=within)
+        return await self._paced().turn(tokens, tries=tries, within=within)
 
     def count_prompt(self, request: ModelRequest) -> int | None:
         """None: the tokenizer is the server's."""

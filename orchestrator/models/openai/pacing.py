@@ -76,17 +76,17 @@ class Pacing:
             limits = (whose, requests, tokens)
             self._stated = _shared(limits, lambda: Rates(requests, tokens))
 
-    def try_turn(self, tokens: int, *, again: bool = False) -> CallTurn | None:
+    def try_turn(self, tokens: int, *, tries: int = 0) -> CallTurn | None:
         """The turn if the call may leave at once, else None."""
         if self._stated is None and self._learned.idle:
             return _FREE
         turn = CallTurn()
-        ticket = self._learned.try_turn(tokens, again=again)
+        ticket = self._learned.try_turn(tokens, tries=tries)
         if ticket is None:
             return None
         turn.learned = (self._learned, ticket)
         if self._stated is not None:
-            ticket = self._stated.try_turn(tokens, again=again)
+            ticket = self._stated.try_turn(tokens, tries=tries)
             if ticket is None:
                 turn.end()
                 return None
@@ -94,7 +94,7 @@ class Pacing:
         _TURN.set(turn)
         return turn
 
-    async def turn(self, tokens: int, *, again: bool, within: float) -> CallTurn:
+    async def turn(self, tokens: int, *, tries: int, within: float) -> CallTurn:
         """Wait for a turn.
 
         Raises:
@@ -102,10 +102,10 @@ class Pacing:
         """
         turn = CallTurn()
         try:
-            ticket = await self._learned.turn(tokens, again=again, within=within)
+            ticket = await self._learned.turn(tokens, tries=tries, within=within)
             turn.learned = (self._learned, ticket)
             if self._stated is not None:
-                ticket = await self._stated.turn(tokens, again=again, within=within)
+                ticket = await self._stated.turn(tokens, tries=tries, within=within)
                 turn.stated = (self._stated, ticket)
         except TooLong as error:
             turn.end()
