@@ -29,6 +29,8 @@ __all__ = [
     "Paced",
     "ReasoningItem",
     "Sampling",
+    "Scheduled",
+    "Scheduling",
     "ToolCallPart",
     "ToolDefinition",
     "Turn",
@@ -314,6 +316,34 @@ class Paced(Protocol):
         Raises:
             BackendError: it is known that there is none within so many seconds.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """What is known of a call that matters to when and where it is served.
+
+    It travels beside the request and is no part of it: neither recorded nor hashed. ``branch`` is
+    unique among all runs. ``resumed``: the branch has generated before, so that its prompt begins
+    with what a server has seen. ``since`` is when the branch began, in seconds since the epoch.
+    """
+
+    run: str
+    branch: str
+    resumed: bool = False
+    since: float = 0.0
+
+
+class Scheduled(Protocol):
+    """What a :class:`Model` has besides if it wants to know the :class:`Scheduling` of its calls.
+
+    Whoever makes a call tells it first, in the task that makes the call, before a turn is taken;
+    see ``orchestrator/models/scheduling.py``.
+    """
+
+    @property
+    def takes_scheduling(self) -> bool:
+        """Whether it would make a difference; if not, nobody need tell."""
         ...
 
 

@@ -38,7 +38,15 @@ from longthought.storage import Event, Journal, Recording, canonical
 from longthought.storage.difference import describe_change
 from longthought.storage.digests import payload_id, salt_of
 from longthought.tools import Tool
-from longthought.types import JSON, Delta, JSONObject, Message, Model, ToolDefinition
+from longthought.types import (
+    JSON,
+    Delta,
+    JSONObject,
+    Message,
+    Model,
+    Scheduling,
+    ToolDefinition,
+)
 
 __all__ = ["MISSING", "Mode", "Session", "Watch"]
 
@@ -99,6 +107,8 @@ class Session:
     spent_by_model: dict[str, Amount] = field(default_factory=dict)
     """What the calls of each model have cost, by its name."""
     _slots: dict[str, Slot] = field(default_factory=dict)
+    _begun: dict[str, float] = field(default_factory=dict)
+    """When each branch asked a model for the first time; kept for models that want to know."""
     _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
     _definitions: dict[tuple[str, ...], list[ToolDefinition]] = field(default_factory=dict)
@@ -362,6 +372,12 @@ class Session:
             name = f"{self.recording.run_id}{place}"
             slot = self._slots[place] = self.controller.branch(name, resumed=resumed)
         return slot
+
+    def scheduling(self, frame: Frame) -> Scheduling:
+        """What a model is told of a call from here beside its request."""
+        slot = self.slot(frame)
+        since = self._begun.setdefault(slot.id, self.now)
+        return Scheduling(self.recording.run_id, slot.id, slot.resumed, since)
 
     def release_slots(self) -> None:
         """Leave nothing with the controller at the end of the attempt, parked branches included."""

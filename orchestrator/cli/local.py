@@ -45,9 +45,9 @@ def found_here() -> list[LocalServer]:
 def asked_server(model: str, base_url: str | None, settings: Settings) -> JSONObject:
     """What the server of a model says of itself, where it may be asked without being told to.
 
-    That is where it is on this machine and no kind is configured. It goes into the record of a run,
-    which needs no server again to be built as it was; nothing is said of a server that does not
-    answer, whose calls will fail by themselves.
+    That is where it is on this machine, and its kind is not configured or one that knows more. It
+    goes into the record of a run, which needs no server again to be built as it was; nothing is
+    said of a server that does not answer, whose calls will fail by themselves.
 
     Raises:
         ConfigurationError: the backend, or a header of it, cannot be used.
@@ -66,7 +66,7 @@ def asked_server(model: str, base_url: str | None, settings: Settings) -> JSONOb
         return {}
     url, headers = backend.urls[0], backend.request_headers()
     facts = asyncio.run(ask_server(url, model=rest, headers=headers))
-    if facts.silent and facts.kind is None:
+    if facts.silent and facts.kind is None and backend.kind is None:
         told = f"longthought: {public_url(url)} did not say what it is ({facts.problem})"
         typer.echo(f"{told}. Name its kind in [backends.{name}], see docs/backends.md", err=True)
     return facts.to_json()

@@ -24,6 +24,7 @@ from longthought.orchestrator.cli.settings import Settings, settings_of
 if TYPE_CHECKING:
     from longthought.orchestrator.models import BackendSettings, LocalServer
     from longthought.orchestrator.models.backends import Probe
+    from longthought.orchestrator.models.backends.facts import ServerLoad
 
 __all__ = ["models"]
 
@@ -249,6 +250,18 @@ def _check_reached(made: Probe, backend: BackendSettings) -> None:
         raise InvalidInput(made.base_url, f"cannot be reached: {facts.problem}", fix)
 
 
+def _load(load: ServerLoad) -> str:
+    """How busy a server is, in words; empty if it does not say."""
+    requests = ((load.running, "running"), (load.waiting, "waiting"))
+    shares = (
+        (load.memory_used, "of its memory used"),
+        (load.prefix_hits, "of prompt tokens found in it"),
+    )
+    told = [f"{number} {what}" for number, what in requests if number is not None]
+    told += [f"{share:.0%} {what}" for share, what in shares if share is not None]
+    return ", ".join(told)
+
+
 def _print_probe(made: Probe, profile: str) -> None:
     from rich.text import Text
 
@@ -260,7 +273,11 @@ def _print_probe(made: Probe, profile: str) -> None:
     parts = [title] if made.kind != "generic" else ["a server of no known kind"]
     parts += [f"{facts.context_window:,} tokens of context"] if facts.context_window else []
     parts += [count(facts.slots, "slot")] if facts.slots else []
+    if facts.context_capacity:
+        parts.append(f"memory for {facts.context_capacity:,} tokens")
     typer.echo(f"{made.model} at {made.base_url}: {', '.join(parts)}")
+    if now := _load(facts.load):
+        typer.echo(f"  now {now}")
     if len(facts.models) > 1:
         more = ", ".join(model for model in facts.models if model != made.model)
         typer.echo(f"  it also has {one_line(more, 200)}")

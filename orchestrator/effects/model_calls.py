@@ -26,6 +26,7 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event
@@ -178,6 +179,7 @@ class _LiveCall:
         self.model = call.model
         self.price = session.price_of(self.model)
         self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
+        self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
         self.reservation: Reservation | None = None
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
@@ -224,6 +226,8 @@ class _LiveCall:
         try:
             with session.clocks.running("queue"):
                 await self._reserve()
+                if self.scheduled:
+                    tell_scheduling(session.scheduling(self.frame))
                 if self.paced is not None:
                     turn = await self._turn(self.paced)
                 permit = session.controller.permit(self.model.name, session.slot(self.frame))

@@ -12,12 +12,15 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import cast
+from typing import Literal, cast
 
 from longthought.errors import BackendError, InvalidInput
+from longthought.orchestrator.models.placement import Held, Holdings, Seat, ranked
+from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     Capabilities,
     Delta,
@@ -39,10 +42,22 @@ _MOST_DOUBLINGS = 16
 class _Endpoint:
     """One endpoint and how it fares; ``outages`` counts how often it went out."""
 
-    __slots__ = ("failures", "in_flight", "model", "out_until", "outages", "paced", "trying")
+    __slots__ = (
+        "failures",
+        "in_flight",
+        "model",
+        "out_until",
+        "outages",
+        "paced",
+        "place",
+        "placed",
+        "trying",
+    )
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, place: int) -> None:
+        self.model, self.place = model, place
+        self.placed: Counter[Held] = Counter()
+        """Calls that were sent there, by what it held of their prompts."""
         self.paced = cast("Paced", model) if hasattr(model, "try_turn") else None
         self.in_flight = 0
         """Calls under way, and those that have a turn for it."""
@@ -53,9 +68,8 @@ class _Endpoint:
         self.trying = False
         """Whether a call is finding out if it is well again."""
 
-    @property
-    def load(self) -> float:
-        return self.in_flight / self.model.slots
+    def seat(self, now: float) -> Seat:
+        return Seat(self.open(now), self.in_flight, self.model.slots)
 
     def open(self, now: float) -> bool:
         """Whether calls may go there: it is well, or due for a try that nobody makes yet."""
@@ -65,10 +79,13 @@ class _Endpoint:
 class _Turn:
     """The right to one call at one endpoint; ``inner`` is the endpoint's own."""
 
-    __slots__ = ("_failover", "endpoint", "held", "inner")
+    __slots__ = ("_failover", "endpoint", "found", "held", "inner")
 
-    def __init__(self, failover: Failover, endpoint: _Endpoint, inner: Turn | None) -> None:
+    def __init__(
+        self, failover: Failover, endpoint: _Endpoint, inner: Turn | None, found: Held | None
+    ) -> None:
         self._failover, self.endpoint, self.inner = failover, endpoint, inner
+        self.found = found
         self.held = True
 
     def taken_by(self, failover: Failover) -> bool:
@@ -91,13 +108,15 @@ _TURN: ContextVar[_Turn | None] = ContextVar("longthought_failover_turn", defaul
 
 
 class Failover:
-    """Endpoints of one model as one model; ``slots`` are those of all together.
+    """Endpoints of one model as one model; ``slots`` and ``context_capacity`` are those of all.
 
-    Each call goes to the endpoint with the fewest calls in flight per slot, the first listed of
-    several. One that failed is left out for up to ``cooldown`` seconds at first, twice as long
-    after each failure that follows, up to ``longest`` (full jitter), and no shorter than a server
-    asks for. While all are out, calls go to the one that is due first. While some are out, the
-    others take all calls, beyond their own slots.
+    With ``placement="prefix"`` a call goes to the endpoint that holds the beginning of its prompt,
+    unless others are much less loaded: :func:`~longthought.orchestrator.models.placement.ranked`.
+    A new branch, and with ``"load"`` every call, goes to the endpoint with the fewest calls in
+    flight per slot, the first listed of several. One that failed is left out for up to ``cooldown``
+    seconds at first, twice as long after each failure that follows, up to ``longest`` (full
+    jitter), and no shorter than a server asks for. While all are out, calls go to the one that is
+    due first. While some are out, the others take all calls, beyond their own slots.
 
     It can what all endpoints can. ``clock`` gives seconds, ``jitter`` a number between two.
     Safe to use in several event loops and threads at once.
@@ -112,6 +131,7 @@ class Failover:
         *,
         cooldown: float = 1.0,
         longest: float = _LONGEST,
+        placement: Literal["prefix", "load"] = "prefix",
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -125,10 +145,18 @@ class Failover:
             raise InvalidInput(
                 "cooldown", f"{cooldown:g} s cannot be used", f"Use 0 to {longest:g}"
             )
+        if placement not in ("prefix", "load"):
+            raise InvalidInput("placement", f"there is no {placement!r}", "Use prefix or load")
         self.name = names[0]
         self.slots = sum(model.slots for model in models)
+        self.context_capacity = _sum_known([_capacity(model) for model in models])
+        several = placement == "prefix" and len(models) > 1
+        self._holdings = Holdings(len(models)) if several else None
+        self.takes_scheduling = several or any(
+            getattr(model, "takes_scheduling", False) for model in models
+        )
         self.capabilities = _common([model.capabilities for model in models])
-        self._endpoints = [_Endpoint(model) for model in models]
+        self._endpoints = [_Endpoint(model, place) for place, model in enumerate(models)]
         self._cooldown, self._longest = cooldown, longest
         self._clock, self._jitter = clock, jitter
         self._lock = threading.Lock()
@@ -219,7 +247,11 @@ class Failover:
                 check()
 
     def status(self) -> list[JSONObject]:
-        """How each endpoint fares: calls in flight, failures in a row, seconds it is still out."""
+        """How each endpoint fares: calls in flight, failures in a row, seconds it is still out.
+
+        ``placed`` counts the calls of runs that it was chosen for, by what it held of their
+        prompts: the whole ``branch`` before, what the ``run`` shares, or ``nothing``.
+        """
         with self._lock:
             now = self._clock()
             return [
@@ -228,6 +260,7 @@ class Failover:
                     "in_flight": endpoint.in_flight,
                     "failures": endpoint.failures,
                     "out": max(0.0, endpoint.out_until - now) if endpoint.failures else 0.0,
+                    "placed": dict(endpoint.placed),
                 }
                 for endpoint in self._endpoints
             ]
@@ -251,15 +284,29 @@ class Failover:
             return self._best(self._clock())
 
     def _best(self, now: float) -> list[_Endpoint]:
-        open_now = [endpoint for endpoint in self._endpoints if endpoint.open(now)]
-        if open_now:
-            return sorted(open_now, key=lambda endpoint: endpoint.load)
+        seats = [endpoint.seat(now) for endpoint in self._endpoints]
+        told = scheduling_now() if self._holdings is not None else None
+        if told is None or self._holdings is None:
+            order = ranked(seats)
+        else:
+            order = ranked(seats, self._holdings.home(told.branch), self._holdings.kin(told.run))
+        if order:
+            return [self._endpoints[place] for place in order]
         return [min(self._endpoints, key=lambda endpoint: endpoint.out_until)]
+
+    def _place(self, endpoint: _Endpoint) -> Held | None:
+        """The call of this task is to go there; what is found there of its prompt, if known."""
+        endpoint.in_flight += 1
+        told = scheduling_now() if self._holdings is not None else None
+        if told is None or self._holdings is None:
+            return None
+        found = self._holdings.held(told.run, told.branch, endpoint.place)
+        self._holdings.served(told.run, told.branch, endpoint.place)
+        return found
 
     def _turn(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
         with self._lock:
-            endpoint.in_flight += 1
-        turn = _Turn(self, endpoint, inner)
+            turn = _Turn(self, endpoint, inner, self._place(endpoint))
         _TURN.set(turn)
         return turn
 
@@ -272,13 +319,17 @@ class Failover:
         with self._lock:
             now = self._clock()
             chosen = turn.endpoint if turn is not None and turn.taken_by(self) else None
-            if chosen is not None:
+            found = turn.found if turn is not None else None
+            if chosen is not None and not chosen.open(now):
                 chosen.in_flight -= 1
-            if chosen is None or not chosen.open(now):
+                chosen = None
+            if chosen is None:
                 chosen = self._best(now)[0]
+                found = self._place(chosen)
+            if found is not None:
+                chosen.placed[found] += 1
             trial = chosen.failures > 0 and not chosen.trying
             chosen.trying = chosen.trying or trial
-            chosen.in_flight += 1
             return chosen, chosen.outages, trial
 
     def _leave(
@@ -307,6 +358,8 @@ class Failover:
             doublings = min(endpoint.failures - 1, _MOST_DOUBLINGS)
             seconds = min(self._longest, self._cooldown * 2**doublings)
             endpoint.out_until = now + self._jitter(0.0, seconds)
+            if error.status is None and self._holdings is not None:
+                self._holdings.lost(endpoint.place)  # it is gone, and its memory may be, too
         if error.retry_after is not None:
             asked_for = min(error.retry_after, self._longest)
             endpoint.out_until = max(endpoint.out_until, now + asked_for)
@@ -321,6 +374,16 @@ class Failover:
 def _was_heard(error: BackendError | None) -> bool:
     """Whether the endpoint answered, be it with a refusal: then it is there."""
     return error is not None and error.status is not None
+
+
+def _capacity(model: Model) -> int | None:
+    found: int | None = getattr(model, "context_capacity", None)
+    return found
+
+
+def _sum_known(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _common(each: Sequence[Capabilities]) -> Capabilities:

@@ -154,7 +154,7 @@ def _remote(name: str, served_as: str, settings: BackendSettings) -> Model:
         return endpoints[0]
     from longthought.orchestrator.models.failover import Failover
 
-    return Failover(endpoints, cooldown=settings.cooldown)
+    return Failover(endpoints, cooldown=settings.cooldown, placement=settings.placement)
 
 
 def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) -> Model:
@@ -182,6 +182,8 @@ def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) ->
         strict_tools=settings.strict_tools,
         extra_headers=EnvironmentHeaders(settings.headers),
         extra_body=settings.extra_body,
+        parameters=settings.parameters(url),
+        context_capacity=settings.context_capacity,
     )
 
 

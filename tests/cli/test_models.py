@@ -145,9 +145,9 @@ def test_a_probe_is_told_before_and_shows_what_was_seen(cli: Cli) -> None:
         server.cannot = {"n"}
         result = cli("models", "--probe", "openai/qwen3", "--base-url", server.url)
     assert result.exit_code == 0, result.output
-    assert f"{server.url}: sends up to 13 small calls, at most 540 tokens" in result.stderr
-    head = f"qwen3 at {server.url}: llama.cpp b1-0c1e570, 2,048 tokens of context, 2 slots\n"
-    assert result.stdout.startswith(head)
+    assert f"{server.url}: sends up to 14 small calls, at most 541 tokens" in result.stderr
+    head = f"qwen3 at {server.url}: llama.cpp b1-0c1e570, 2,048 tokens of context, 2 slots"
+    assert result.stdout.startswith(f"{head}, memory for 4,096 tokens\n")
     assert "✗  n" in result.stdout
     assert "asked for 2, 1 came" in result.stdout
     profile = result.stdout.partition("the model is then local/qwen3\n")[2]
@@ -156,6 +156,7 @@ def test_a_probe_is_told_before_and_shows_what_was_seen(cli: Cli) -> None:
         "base_url": server.url,
         "slots": 2,
         "context_window": 2048,
+        "context_capacity": 4096,
         "price": {"input": 0, "output": 0},
     }
 
@@ -182,7 +183,7 @@ def test_a_backend_is_probed_by_its_name(cli: Cli, monkeypatch: pytest.MonkeyPat
             """
         )
         result = cli("models", "--probe", "farm")
-        assert (first.calls, second.calls) == (12, 0)
+        assert (first.calls, second.calls) == (13, 0)
         assert first.headers[-1]["authorization"] == "Bearer sk-secret-1234"
     assert result.exit_code == 0, result.output
     assert f"  {second.url}: vllm, 0.32.0\n" in result.stdout
@@ -193,7 +194,7 @@ def test_a_backend_is_probed_by_its_name(cli: Cli, monkeypatch: pytest.MonkeyPat
 def test_a_server_elsewhere_is_sent_nothing_without_a_word(cli: Cli) -> None:
     result = cli("models", "--probe", "openai/gpt-5-mini")
     assert result.exit_code == 2
-    assert "https://api.openai.com/v1: sends up to 13 small calls" in result.stderr
+    assert "https://api.openai.com/v1: sends up to 14 small calls" in result.stderr
     assert "may cost money. Add --yes" in result.stderr
 
 
@@ -265,7 +266,14 @@ def test_only_a_server_of_this_machine_is_asked(cli: Cli) -> None:
         here = asked_server("openai/qwen3", server.url, Settings())
         assert (here["kind"], here["context_window"]) == ("vllm", 8192)
         assert server.calls == 0
-        configured(f'[backends.local]\nkind = "vllm"\nbase_url = "{server.url}"')
+        configured(
+            f'''
+            [backends.local]
+            kind = "vllm"
+            base_url = "{server.url}"
+            context_capacity = 9
+            '''
+        )
         before = len(server.asked)
         assert asked_server("local/qwen3", None, Settings()) == {}
         assert asked_server("embedded", None, Settings()) == {}

@@ -31,8 +31,8 @@ PATIENT = 30.0  # seconds; a busy machine is no failure
 @pytest.mark.parametrize(
     ("kind", "version", "window", "slots", "gets"),
     [
-        ("vllm", "0.32.0", 8192, None, 2),
-        ("sglang", "0.5.23", 4096, 24, 3),
+        ("vllm", "0.32.0", 8192, None, 3),
+        ("sglang", "0.5.23", 4096, 24, 4),
         ("llama.cpp", "b1-0c1e570", 2048, 2, 2),
         ("ollama", "0.40.12", 4096, None, 5),
         ("lmstudio", None, 6000, None, 2),
@@ -147,10 +147,11 @@ async def test_a_probe_finds_out_what_a_server_does():
         "logprobs": True,
         "n": True,
         "responses": True,
+        "priority": True,
         "cached tokens": True,
         "reasoning": True,
     }
-    assert (found.calls, server.calls) == (12, 12)
+    assert (found.calls, server.calls) == (13, 13)
     assert found.calls <= MOST_CALLS
     asked = [body for method, _, body in server.asked if method == "POST"]
     output = sum(
@@ -165,6 +166,7 @@ async def test_a_probe_finds_out_what_a_server_does():
                 "kind": "vllm",
                 "base_url": server.url,
                 "context_window": 8192,
+                "priority": True,
                 "price": {"input": 0, "output": 0},
             }
         }
@@ -248,7 +250,7 @@ async def test_a_server_that_does_not_stream_is_not_streamed_from():
 
 
 async def test_the_field_of_the_maximum_is_found():
-    with stranger() as server:
+    with stranger("vllm") as server:
         server.refuses = {"max_tokens"}
         plain = await probe(server.url)
         assert plain.found("answers") is False
@@ -348,7 +350,7 @@ async def test_the_other_addresses_of_a_backend_are_asked_and_not_called():
     with stranger("vllm") as first, stranger("vllm") as second:
         urls = [first.url, second.url, "http://127.0.0.1:9/v1"]
         found = await probe(BackendSettings(base_urls=urls))
-    assert (first.calls, second.calls) == (12, 0)
+    assert (first.calls, second.calls) == (13, 0)
     assert found.others is not None
     assert [facts.kind for facts in found.others.values()] == ["vllm", None]
     assert tomllib.loads(found.to_toml("a b"))["backends"]["a b"]["base_urls"] == urls

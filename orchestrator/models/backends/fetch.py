@@ -11,7 +11,7 @@ import httpx
 
 from longthought.orchestrator.models.backends.addresses import is_loopback
 
-__all__ = ["MOST_BYTES", "Fetched", "client_for", "fetch_json", "plain"]
+__all__ = ["MOST_BYTES", "Fetched", "client_for", "fetch_json", "fetch_text", "plain"]
 
 MOST_BYTES = 2**20
 """An answer of more bytes is not read."""
@@ -58,17 +58,38 @@ async def fetch_json(
     Raises:
         httpx.HTTPError: no answer, or none that is HTTP.
     """
-    asked = {"accept": "application/json", "accept-encoding": "identity", **(headers or {})}
+    accept = {"accept": "application/json", **(headers or {})}
+    status, read = await _read(client, url, accept, body)
+    if read is None:
+        return Fetched(status, None)
+    try:
+        return Fetched(status, json.loads(read))
+    except (ValueError, RecursionError):
+        return Fetched(status, None)
+
+
+async def fetch_text(client: httpx.AsyncClient, url: str) -> str:
+    """GET a text, empty if there is none or too much of it.
+
+    Raises:
+        httpx.HTTPError: no answer, or none that is HTTP.
+    """
+    status, read = await _read(client, url, {"accept": "text/plain"})
+    return (read or b"").decode(errors="replace") if status == 200 else ""
+
+
+async def _read(
+    client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: Any = None
+) -> tuple[int, bytes | None]:
+    """Status and body; None if it came encoded, which nobody asked for, or was too much."""
     method = "GET" if body is None else "POST"
+    asked = {"accept-encoding": "identity", **headers}
     async with client.stream(method, url, headers=asked, json=body) as response:
-        if "content-encoding" in response.headers:  # nobody asked for it
-            return Fetched(response.status_code, None)
+        if "content-encoding" in response.headers:
+            return response.status_code, None
         read = bytearray()
         async for chunk in response.aiter_raw():
             read += chunk
             if len(read) > MOST_BYTES:
-                return Fetched(response.status_code, None)
-    try:
-        return Fetched(response.status_code, json.loads(bytes(read)))
-    except (ValueError, RecursionError):
-        return Fetched(response.status_code, None)
+                return response.status_code, None
+    return response.status_code, bytes(read)

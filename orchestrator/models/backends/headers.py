@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from longthought.errors import ConfigurationError
 
-__all__ = ["EnvironmentHeaders"]
+__all__ = ["EnvironmentHeaders", "variables_of", "with_variables"]
 
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>\w+)\}|(?P<plain>[A-Za-z_]\w*))")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -36,16 +36,7 @@ class EnvironmentHeaders(Mapping[str, str]):
         self.written = dict(written)
 
     def __getitem__(self, name: str) -> str:
-        def put_in(found: re.Match[str]) -> str:
-            if found["dollar"]:
-                return "$"
-            variable = found["braced"] or found["plain"]
-            value = os.environ.get(variable)
-            if not value:
-                raise ConfigurationError(f"headers.{name}", f"{variable} is not set", "Set it")
-            return value
-
-        return _checked(name, _REFERENCE.sub(put_in, self.written[name]))
+        return _checked(name, with_variables(self.written[name], f"headers.{name}"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.written)
@@ -59,9 +50,33 @@ class EnvironmentHeaders(Mapping[str, str]):
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables that the values name, each once."""
-        found = (m for value in self.written.values() for m in _REFERENCE.finditer(value))
-        names = (match["braced"] or match["plain"] for match in found)
-        return tuple(dict.fromkeys(name for name in names if name))
+        found = (name for value in self.written.values() for name in variables_of(value))
+        return tuple(dict.fromkeys(found))
+
+
+def with_variables(text: str, field: str) -> str:
+    """The text with the variables that it names put in.
+
+    Raises:
+        ConfigurationError: one is not set; the message shows no value.
+    """
+
+    def put_in(found: re.Match[str]) -> str:
+        if found["dollar"]:
+            return "$"
+        variable = found["braced"] or found["plain"]
+        value = os.environ.get(variable)
+        if not value:
+            raise ConfigurationError(field, f"{variable} is not set", "Set it")
+        return value
+
+    return _REFERENCE.sub(put_in, text)
+
+
+def variables_of(text: str) -> tuple[str, ...]:
+    """The variables that a text names, in their order."""
+    named = (match["braced"] or match["plain"] for match in _REFERENCE.finditer(text))
+    return tuple(name for name in named if name)
 
 
 def _checked(name: str, value: object) -> str:

@@ -14,9 +14,21 @@ from typing import Any, Literal
 
 from longthought.errors import InvalidInput
 
-__all__ = ["GENERIC", "KINDS", "OPENAI", "OPENAI_URL", "OWN", "Kind", "kind_named"]
+__all__ = [
+    "GENERIC",
+    "KINDS",
+    "OPENAI",
+    "OPENAI_URL",
+    "OWN",
+    "First",
+    "Kind",
+    "ParameterName",
+    "kind_named",
+]
 
 Continues = Literal["always", "streamed", "never"]
+First = Literal["lower", "higher"]
+ParameterName = Literal["priority", "cache_salt", "prompt_cache_key", "service_tier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,10 @@ class Kind:
     JSON schema. ``responses``: has ``/responses`` beside Chat Completions. ``seeds``: equal seeds
     draw equal replies, as far as it promises. ``cached``: reports cached tokens; "option" if it
     has to be started with one.
+
+    ``takes`` are the parameters of a request that say how it is to be served, and nothing of what
+    is asked. ``first`` is which numbers go first as ``priority``. ``tells_capacity``: says how many
+    tokens of context it keeps in memory.
     """
 
     name: str
@@ -52,6 +68,9 @@ class Kind:
     structured: bool = False
     responses: bool = False
     cached: Literal["yes", "option", "unknown"] = "unknown"
+    takes: tuple[ParameterName, ...] = ()
+    first: First | None = None
+    tells_capacity: bool = False
     notes: str = ""
     source: str = ""
     measured: str = ""
@@ -94,6 +113,7 @@ _ALL = (
         structured=True,
         responses=True,
         cached="yes",
+        takes=("prompt_cache_key", "service_tier"),
         notes="seeds are best effort; reasoning models give no log-probabilities",
         source="platform.openai.com/docs/api-reference/chat",
     ),
@@ -109,8 +129,11 @@ _ALL = (
         structured=True,
         responses=True,
         cached="option",
+        takes=("priority", "cache_salt"),
+        first="lower",
+        tells_capacity=True,
         notes="tools need --enable-auto-tool-choice and a --tool-call-parser; cached tokens "
-        "--enable-prompt-tokens-details",
+        "--enable-prompt-tokens-details; priorities --scheduling-policy priority",
         source="vllm/entrypoints/openai of vLLM 0.32",
         measured="0.32.0: all but the field of reasoning",
     ),
@@ -127,8 +150,11 @@ _ALL = (
         structured=True,
         responses=True,
         cached="option",
+        takes=("priority", "cache_salt"),
+        first="higher",
+        tells_capacity=True,
         notes="seeds need --enable-deterministic-inference, cached tokens --enable-cache-report, "
-        "tools a --tool-call-parser",
+        "tools a --tool-call-parser, priorities --enable-priority-scheduling",
         source="sglang python/sglang/srt/entrypoints/openai/protocol.py; "
         "docs.sglang.io/docs/advanced_features/deterministic_inference",
     ),
@@ -145,6 +171,7 @@ _ALL = (
         structured=True,
         responses=True,
         cached="yes",
+        tells_capacity=True,
         notes="a whole reply repeats the message that it continues, a streamed one does not",
         source="llama.cpp tools/server/server-common.cpp, server-schema.cpp, server-task.cpp",
         measured="b1-0c1e570: all",

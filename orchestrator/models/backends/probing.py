@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,7 +15,8 @@ from longthought.orchestrator.models.backends.addresses import is_loopback, publ
 from longthought.orchestrator.models.backends.calls import Caller
 from longthought.orchestrator.models.backends.facts import ServerFacts
 from longthought.orchestrator.models.backends.fetch import client_for
-from longthought.orchestrator.models.backends.kinds import GENERIC
+from longthought.orchestrator.models.backends.headers import variables_of
+from longthought.orchestrator.models.backends.kinds import GENERIC, KINDS
 from longthought.orchestrator.models.backends.profile import BackendSettings
 from longthought.orchestrator.models.backends.server import ask_over, ask_server
 from longthought.orchestrator.models.backends.trials import (
@@ -42,8 +43,11 @@ _TRIALS: Mapping[str, tuple[str, ...]] = {
     "logprobs": ("logprobs",),
     "samples": ("n",),
     "responses": ("responses",),
+    "priority": ("priority",),
 }
 """Trial -> what it finds out. Those of a capability have its name."""
+_OWN_TRIALS: Mapping[str, str] = {"priority": "vllm"}
+"""Trials that make sense with servers of one kind: others take what they do not know, or say it."""
 _MEASURED = ("honours_max_tokens", "tools", "structured_output", "continues", "seeds", "logprobs")
 _STATED = ("tools", "continues", "seeds", "logprobs")
 _PATIENCE = 2
@@ -107,9 +111,19 @@ class Probe:
             api_key_env=key,
             slots=self.settings.slots or self.facts.slots,
             context_window=self.settings.context_window or self.facts.context_window,
+            context_capacity=self.settings.context_capacity or self.facts.context_capacity,
+            priority=self._priority(),
             max_tokens_field=self.max_tokens_field if differs else self.settings.max_tokens_field,
             capabilities=own,
         )
+
+    def _priority(self) -> bool | Literal["lower", "higher"] | None:
+        """As it was set; else as the server says, or as was found."""
+        own = self.settings.informed(self.facts).priority
+        usual = KINDS[self.kind].first
+        if own is None:
+            return True if self.found("priority") else None
+        return True if self.settings.priority is None and own == usual else own
 
     def to_json(self) -> JSONObject:
         """All that was found, without secrets."""
@@ -121,6 +135,8 @@ class Probe:
             "models": list(self.facts.models),
             "context_window": self.facts.context_window,
             "slots": self.facts.slots,
+            "context_capacity": self.facts.context_capacity,
+            "load": self.facts.load.to_json(),
             "findings": [finding.to_json() for finding in self.findings],
             "others": {
                 public_url(url): {**facts.to_json(), "problem": facts.problem}
@@ -190,7 +206,7 @@ async def probe(
         known = settings.max_tokens_field or settings.known_kind.max_tokens_field
         caller.max_tokens_field = known or caller.max_tokens_field
         trials = Trials(caller, question or _question_for(model, facts) or QUESTION)
-        findings = await _tried(trials, caller, facts, tell)
+        findings = await _tried(trials, caller, facts, probed.kind, tell)
     return replace(
         probed,
         findings=tuple(replace(one, seen=caller.hidden(one.seen)) for one in findings),
@@ -202,12 +218,18 @@ async def probe(
 
 
 async def _tried(
-    trials: Trials, caller: Caller, facts: ServerFacts, tell: Callable[[str, int], None]
+    trials: Trials,
+    caller: Caller,
+    facts: ServerFacts,
+    kind: str,
+    tell: Callable[[str, int], None],
 ) -> list[Finding]:
     """All findings; a server that answers nothing, or no more, is not troubled further."""
     findings: list[Finding] = []
     over = ""
     for trial, names in _TRIALS.items():
+        if _OWN_TRIALS.get(trial, kind) != kind:
+            continue
         if trial in _STATED and trial in facts.capabilities:
             findings.append(Finding(names[0], facts.capabilities[trial], "says so itself"))
             continue
@@ -250,6 +272,20 @@ def _question_for(model: str, facts: ServerFacts) -> str | None:
 # -- TOML ---------------------------------------------------------------------------------------
 
 
+_PLAIN_FIELDS = (
+    "api",
+    "slots",
+    "context_window",
+    "context_capacity",
+    "stream",
+    "max_tokens_field",
+    "placement",
+    "priority",
+    "prompt_cache_key",
+    "service_tier",
+)
+
+
 def _toml_lines(name: str, settings: BackendSettings) -> Iterator[str]:
     yield f"[backends.{name if name.isidentifier() else _text(name)}]"
     yield f"kind = {_text(settings.kind or GENERIC)}"
@@ -261,7 +297,7 @@ def _toml_lines(name: str, settings: BackendSettings) -> Iterator[str]:
     if settings.api_key_env:
         yield f"api_key_env = {_text(settings.api_key_env)}"
     usual = BackendSettings()
-    for field in ("api", "slots", "context_window", "stream", "max_tokens_field"):
+    for field in _PLAIN_FIELDS:
         value = getattr(settings, field)
         if value is not None and value != getattr(usual, field):
             yield f"{field} = {_value(value)}"
@@ -277,6 +313,10 @@ def _toml_lines(name: str, settings: BackendSettings) -> Iterator[str]:
     if len(named) < len(settings.headers):
         rest = ", ".join(key for key in settings.headers if key not in named)
         yield f"# and the headers {rest}, whose values are not shown"
+    if variables_of(settings.cache_salt or ""):
+        yield f"cache_salt = {_text(settings.cache_salt or '')}"
+    elif settings.cache_salt:
+        yield "# and cache_salt, which is not shown"
     if settings.extra_body:
         yield "# and extra_body, as it was"
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from longthought.errors import ConfigurationError
 from longthought.orchestrator.models.backends.addresses import checked_url, is_loopback, public_url
 from longthought.orchestrator.models.backends.facts import ServerFacts
-from longthought.orchestrator.models.backends.headers import EnvironmentHeaders
+from longthought.orchestrator.models.backends.headers import EnvironmentHeaders, variables_of
 from longthought.orchestrator.models.backends.kinds import (
     GENERIC,
     KINDS,
@@ -22,15 +23,22 @@ from longthought.orchestrator.models.backends.kinds import (
     Kind,
     kind_named,
 )
+from longthought.orchestrator.models.backends.parameters import (
+    RequestParameters,
+    check_parameters,
+    parameters_of,
+)
 from longthought.types import Capabilities
 
-__all__ = ["BackendSettings"]
+__all__ = ["BackendSettings", "Placement"]
+
+Placement = Literal["prefix", "load"]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KEY_VARIABLE = "OPENAI_API_KEY"
 _PRICE_PARTS = ("input", "output", "cached")
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
-_COUNTS = ("slots", "samples_per_call", "context_window")
+_COUNTS = ("slots", "samples_per_call", "context_window", "context_capacity")
 _SECONDS = ("timeout", "connect_timeout", "first_token_timeout", "cooldown")
 _RATES = ("requests_per_minute", "tokens_per_minute")
 
@@ -47,13 +55,18 @@ class BackendSettings:
     The key is in the variable ``api_key_env``; it never stands here. Values of ``headers`` may name
     variables, as in ``{"authorization": "Bearer $TOKEN"}``.
 
-    ``slots`` is calls in flight at once, at each address, as the rates are of each;
+    ``slots`` is calls in flight at once, at each address, as the rates are of each, and as
+    ``context_capacity`` is: the tokens of all contexts together that a server keeps in memory.
     ``context_window`` is in tokens, ``timeout``, ``connect_timeout`` and ``first_token_timeout``
     are in seconds. ``price`` is in dollars per million tokens: ``{"input": 0.2, "output": 0.8,
     "cached": 0.05}``.
     ``capabilities`` replaces single capabilities. An address that failed is left out for
-    ``cooldown`` seconds at first. The rest is the argument of the same name of ``OpenAIModel`` (up
-    to ``extra_body``) and ``RecordedModel`` (``order`` to ``source``). None is the default.
+    ``cooldown`` seconds at first; ``placement`` is how one of several is chosen, as in
+    :class:`~longthought.orchestrator.models.failover.Failover`. ``priority`` (true, or which
+    numbers go first: ``lower`` or ``higher``), ``cache_salt``, ``prompt_cache_key`` and
+    ``service_tier`` are those of ``RequestParameters``. The rest is the argument of the same name
+    of ``OpenAIModel`` (up to ``extra_body``) and ``RecordedModel`` (``order`` to ``source``). None
+    is the default.
 
     Raises:
         ConfigurationError: a field cannot be used; names it.
@@ -67,6 +80,7 @@ class BackendSettings:
     slots: int | None = None
     samples_per_call: int = 1
     context_window: int | None = None
+    context_capacity: int | None = None
     timeout: float = 600.0
     connect_timeout: float | None = None
     first_token_timeout: float | None = None
@@ -82,6 +96,11 @@ class BackendSettings:
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
     extra_body: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
     cooldown: float = 1.0
+    placement: Placement = "prefix"
+    priority: bool | Literal["lower", "higher"] | None = None
+    cache_salt: str | None = field(default=None, repr=False)
+    prompt_cache_key: bool | str | None = None
+    service_tier: str | None = None
     order: Literal["recorded", "seeded"] = "recorded"
     seed: int = 0
     wrap: bool = False
@@ -103,6 +122,7 @@ class BackendSettings:
         EnvironmentHeaders(self.headers)
         if self.price is not None:
             _check_price(self.price)
+        check_parameters(self)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -150,6 +170,8 @@ class BackendSettings:
             kind=self.kind or facts.kind,
             slots=self.slots or facts.slots,
             context_window=self.context_window or facts.context_window,
+            context_capacity=self.context_capacity or facts.context_capacity,
+            priority=self._priority_by(facts),
             capabilities={**facts.capabilities, **self.capabilities},
         )
 
@@ -157,17 +179,20 @@ class BackendSettings:
     def asks_by_itself(self) -> bool:
         """Whether the server is asked what it is: it is on this machine, and nobody has said.
 
-        One of ours is asked in any case: it says of each model what that can. A server elsewhere
-        is asked for nothing that the user did not ask for.
+        One of ours is asked in any case: it says of each model what that can; and one that knows
+        how much memory it has, unless that is written here. A server elsewhere is asked for nothing
+        that the user did not ask for.
         """
         unsaid = self.kind in (None, OWN)
+        unsaid = unsaid or (self.known_kind.tells_capacity and self.context_capacity is None)
         return unsaid and len(self.urls) == 1 and is_loopback(self.urls[0])
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that hold its key and parts of its headers."""
         key = (self.api_key_env,) if self.api_key_env else ()
-        return (*key, *EnvironmentHeaders(self.headers).variables)
+        salt = variables_of(self.cache_salt or "")
+        return (*key, *EnvironmentHeaders(self.headers).variables, *salt)
 
     def request_headers(self) -> dict[str, str]:
         """The headers that go with every request, the key among them.
@@ -187,6 +212,23 @@ class BackendSettings:
         if self.context_window is not None:
             wanted["context_window"] = self.context_window
         return {**wanted, **self.capabilities}
+
+    def parameters(self, url: str) -> RequestParameters | None:
+        """What is added to every request to the server at one of the addresses.
+
+        Raises:
+            ConfigurationError: one of the parameters is nothing that it is known to take.
+        """
+        official = self.kind is None and urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
+        return parameters_of(self, KINDS[OPENAI] if official else self.known_kind)
+
+    def _priority_by(self, facts: ServerFacts) -> bool | Literal["lower", "higher"] | None:
+        """As it is written here; else as a server says that it goes by."""
+        if self.priority is not None or self.kind not in (None, facts.kind):
+            return self.priority
+        if facts.priority == "lower":
+            return "lower"
+        return "higher" if facts.priority == "higher" else None
 
     # -- checks ---------------------------------------------------------------------------------
 
@@ -209,6 +251,7 @@ class BackendSettings:
             ("api", ("chat", "responses")),
             ("max_tokens_field", _MAX_TOKENS_FIELDS),
             ("order", ("recorded", "seeded")),
+            ("placement", ("prefix", "load")),
         )
         for name, known in choices:
             value = getattr(self, name)

@@ -22,8 +22,14 @@ from longthought.orchestrator.models.backends.addresses import (
     root_of,
 )
 from longthought.orchestrator.models.backends.facts import ServerFacts
-from longthought.orchestrator.models.backends.fetch import client_for, fetch_json, plain
+from longthought.orchestrator.models.backends.fetch import (
+    client_for,
+    fetch_json,
+    fetch_text,
+    plain,
+)
 from longthought.orchestrator.models.backends.kinds import KINDS, OPENAI, OPENAI_URL, OWN
+from longthought.orchestrator.models.backends.metrics import Metrics
 from longthought.types import Capabilities, JSONObject
 
 __all__ = ["ASK_SECONDS", "ask_over", "ask_server", "is_model_id", "kind_of_owner"]
@@ -155,27 +161,38 @@ class _Inquiry:
             self._studio_said(studio)
 
     async def _vllm(self, entry: JSONObject) -> None:
-        said = await self._object("/version")
-        self._learn(version=_version(said.get("version")))
+        said, page = await asyncio.gather(self._object("/version"), self._metrics())
+        capacity, load = page.of_vllm()
+        self._learn(version=_version(said.get("version")), context_capacity=capacity, load=load)
 
     async def _sglang(self, entry: JSONObject) -> None:
         said = await self._object("/server_info") or await self._object("/get_server_info")
+        keeps = said.get("disable_radix_cache") is not True
+        capacity = _count(said.get("max_total_num_tokens"))
+        # Nothing else is taken of what it says: its own keys may stand in it.
         self._learn(
             version=_version(said.get("version")),
             context_window=self.known.context_window or _count(said.get("context_length")),
             slots=_count(said.get("max_running_requests")),
+            context_capacity=capacity if keeps else None,
+            priority=_first_of(said),
         )
+        counted, load = (await self._metrics()).of_sglang()
+        self._learn(context_capacity=(capacity or counted) if keeps else None, load=load)
 
     async def _llama(self, entry: JSONObject) -> None:
         meta = entry.get("meta")
-        self._learn(context_window=_count(meta.get("n_ctx")) if isinstance(meta, dict) else None)
+        listed = _count(meta.get("n_ctx")) if isinstance(meta, dict) else None
+        self._learn(context_window=listed)
         said = await self._object("/props")
         settings = said.get("default_generation_settings")
         of_slot = _count(settings.get("n_ctx")) if isinstance(settings, dict) else None
+        slots = _count(said.get("total_slots"))
         self._learn(
             version=_version(said.get("build_info")),
             context_window=of_slot or self.known.context_window,
-            slots=_count(said.get("total_slots")),
+            slots=slots,
+            context_capacity=_capacity_of_slots(listed, of_slot, slots),
         )
 
     async def _ollama(self, entry: JSONObject) -> None:
@@ -206,6 +223,10 @@ class _Inquiry:
         stats = (await self._object("/stats")).get("models")
         own = stats.get(entry.get("id")) if isinstance(stats, dict) else None
         self._learn(slots=_count(own.get("slots")) if isinstance(own, dict) else None)
+
+    async def _metrics(self) -> Metrics:
+        """What it counts, nothing if it does not say."""
+        return Metrics(await fetch_text(self._client, below(self._root, "/metrics")))
 
     async def _object(self, path: str) -> JSONObject:
         """The JSON object at a path below the root, empty if there is none."""
@@ -240,6 +261,24 @@ def _named(entries: object, name: str, *fields: str) -> JSONObject:
 def _context_of(entry: JSONObject) -> int | None:
     """Tokens that a model takes, as vLLM, SGLang and ours say, or as hosted services do."""
     return _count(entry.get("max_model_len")) or _count(entry.get("context_length"))
+
+
+def _first_of(said: JSONObject) -> str | None:
+    """Which priorities SGLang serves first, None if it goes by none."""
+    if said.get("enable_priority_scheduling") is not True:
+        return None
+    return "lower" if said.get("schedule_low_priority_values_first") is True else "higher"
+
+
+def _capacity_of_slots(listed: int | None, of_slot: int | None, slots: int | None) -> int | None:
+    """The context memory of llama.cpp, None where that cannot be told.
+
+    Its list of models has that of all slots together, or, in newer versions, that of one again.
+    Then it shows only with one slot: several may have so much each, or share it.
+    """
+    if listed is not None and of_slot is not None and listed > of_slot:
+        return listed
+    return of_slot if slots == 1 else None
 
 
 def _count(value: object) -> int | None:

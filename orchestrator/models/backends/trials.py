@@ -24,9 +24,9 @@ CUT_OFF = "The capital of France is Par"
 """An answer cut in mid-word: whoever goes on with it writes the rest of the word."""
 
 _SHORT, _LONG = 16, 200
-MOST_CALLS = 13
+MOST_CALLS = 14
 """All trials together; one less where the first call does not have to be made twice."""
-MOST_OUTPUT_TOKENS = 540
+MOST_OUTPUT_TOKENS = 541
 """All trials together, of a server that keeps to what it is asked for."""
 _TOOL: JSONObject = {
     "type": "function",
@@ -197,6 +197,14 @@ class Trials:
             return [Finding("n", False if heard.refused else None, heard.problem)]
         count = len(heard.choices)
         return [Finding("n", count == 2, f"asked for 2, {count} came")]
+
+    async def priority(self) -> list[Finding]:
+        """Whether it serves by priority; one that does not and reads the field, refuses it."""
+        heard = await self._caller.chat(self._question, most=1, priority=1)
+        if heard.well:
+            return [Finding("priority", True, "taken")]
+        refused = heard.refused and "priority" in heard.problem.lower()
+        return [Finding("priority", False if refused else None, heard.problem)]
 
     async def responses(self) -> list[Finding]:
         """Whether it speaks Responses, too."""

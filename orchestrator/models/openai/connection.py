@@ -46,6 +46,7 @@ class Endpoint:
     base_url: str
     key: str
     headers: Mapping[str, str]
+    salt: str = ""
 
     def __post_init__(self) -> None:
         _check_sendable("api_key", self.key)
@@ -61,7 +62,8 @@ class Endpoint:
         parts = urlsplit(self.base_url)
         values = [value for _, value in parse_qsl(parts.query)]
         basic = self._basic_login()
-        return Secrets([self.key, parts.password or "", basic, *values, *self.headers.values()])
+        own = [self.key, parts.password or "", basic, self.salt]
+        return Secrets([*own, *values, *self.headers.values()])
 
     def client(self, patience: Patience, slots: int, max_retries: int) -> Client:
         """A client for the running event loop.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -44,12 +44,20 @@ _OUR_MISTAKE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 
 
 class Faults:
-    """Turns what went wrong into a ``BackendError`` that names the model and holds no secret."""
+    """Turns what went wrong into a ``BackendError`` that names the model and holds no secret.
+
+    ``advice`` says what to do about a refusal in these words, empty if nobody knows.
+    """
 
     def __init__(
-        self, model: str, secrets: Secrets | None = None, patience: Patience | None = None
+        self,
+        model: str,
+        secrets: Secrets | None = None,
+        patience: Patience | None = None,
+        advice: Callable[[str], str] | None = None,
     ) -> None:
         self._model, self._patience = model, patience
+        self._advice = advice
         self._secrets = secrets or Secrets(())
 
     def of(self, error: openai.OpenAIError | httpx2.HTTPError | ServerFault) -> BackendError:
@@ -102,21 +110,26 @@ class Faults:
         headers, status = error.response.headers, error.status_code
         body = error.body
         message = body.get("message") if isinstance(body, Mapping) else body
+        about = str(body.get("param") or "") if isinstance(body, Mapping) else ""
         wish = headers.get("x-should-retry")
         retryable = wish == "true" if wish in ("true", "false") else _may_pass(status)
         if 300 <= status < 400:
             place = headers.get("location", "").partition("?")[0]
             message = f"the server sends its callers to {place!r}; set base_url"
         return self._error(
-            self._explained(str(message or error.response.reason_phrase), status),
+            self._explained(str(message or error.response.reason_phrase), status, about),
             status=status,
             retryable=retryable and error.code != "insufficient_quota",
             retry_after=_retry_after(headers),
         )
 
-    def _explained(self, message: str, status: int | None) -> str:
+    def _explained(self, message: str, status: int | None, about: str = "") -> str:
+        """The message, with what is known of it; ``about`` is the parameter that it is about."""
         message = self._secrets.hidden_in(message)  # before a cut could leave a part of one
         message = message if len(message) <= _LONGEST else message[:_LONGEST] + "..."
+        if self._advice is not None and status in (None, 400, 422):
+            advice = self._advice(f"{about} {message}")
+            message = f"{message} [{advice}]" if advice else message
         if status in (None, 400, 413, 422) and _TOO_LONG.search(message):
             return f"the conversation does not fit the model's context window: {message}"
         if status in _EXPLAINED:

@@ -21,6 +21,7 @@ import openai
 from longthought.budgets.rates import checked_rate
 from longthought.errors import BackendError, ConfigurationError, QuestionRefused
 from longthought.orchestrator.models.backends.addresses import checked_url, public_url
+from longthought.orchestrator.models.backends.parameters import RequestParameters
 from longthought.orchestrator.models.openai.chat import ChatDialect, turn_of
 from longthought.orchestrator.models.openai.chat_choices import ChatChoices
 from longthought.orchestrator.models.openai.chat_wire import takes_completion_tokens
@@ -39,6 +40,7 @@ from longthought.orchestrator.models.openai.patience import Patience
 from longthought.orchestrator.models.openai.responses import ResponsesDialect
 from longthought.orchestrator.models.openai.siblings import Siblings
 from longthought.orchestrator.models.openai.usage import estimated_usage, shared_usage
+from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     JSON,
     UNBOUNDED_TOKENS,
@@ -77,7 +79,9 @@ class OpenAIModel:
     ``{"continues": True}`` for vLLM or ``{"honours_max_tokens": False}``.
     ``max_tokens_field`` is ``max_tokens`` or ``max_completion_tokens``, by default what the model
     is known to want. ``send_reasoning`` sends visible reasoning back in the field it came in.
-    ``extra_body`` is added to every request. Neither headers nor key ever show in an error.
+    ``extra_body`` is added to every request. ``parameters`` say how requests are to be served.
+    ``context_capacity`` is how many tokens of all contexts together the endpoint keeps in memory,
+    as far as that is known. Neither headers, key nor cache salt ever show in an error.
     """
 
     def __init__(
@@ -105,8 +109,14 @@ class OpenAIModel:
         strict_tools: bool = False,
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, JSON] | None = None,
+        parameters: RequestParameters | None = None,
+        context_capacity: int | None = None,
     ) -> None:
         self.name, self.slots = name, slots
+        self.context_capacity = context_capacity
+        self.takes_scheduling = parameters is not None and parameters.by_call
+        self._parameters = parameters
+        self._added: JSONObject | None = None
         self.base_url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL_URL)
         self.capabilities = _capabilities(api, stream, capabilities or {})
         self._key, self._key_env = api_key, api_key_env
@@ -224,6 +234,7 @@ class OpenAIModel:
         """
         self._api_key()
         dict(self._headers)
+        self._fixed_parameters()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; those of others close with their loops."""
@@ -274,7 +285,24 @@ class OpenAIModel:
                 f"{self.name} cannot go on with an unfinished message",
                 "Ask again instead, or set the capability `continues` if the server can",
             )
-        return self._dialect.body(request, None if limit >= UNBOUNDED_TOKENS else limit)
+        body = self._dialect.body(request, None if limit >= UNBOUNDED_TOKENS else limit)
+        if self._parameters is not None:
+            self._add_parameters(body, self._parameters)
+        return body
+
+    def _add_parameters(self, body: JSONObject, parameters: RequestParameters) -> None:
+        """Say how the request is to be served; what the user put into it stays as it is."""
+        added = self._fixed_parameters()
+        scheduling = scheduling_now() if self.takes_scheduling else None
+        if scheduling is not None:
+            added = {**added, **parameters.of_call(scheduling)}
+        for name, value in added.items():
+            body.setdefault(name, value)
+
+    def _fixed_parameters(self) -> JSONObject:
+        if self._added is None:
+            self._added = self._parameters.fixed() if self._parameters is not None else {}
+        return self._added
 
     def _reply(
         self,
@@ -322,9 +350,11 @@ class OpenAIModel:
         loop = asyncio.get_running_loop()
         connection = self._clients.get(loop)
         if connection is None:
-            endpoint = Endpoint(self.base_url, self._api_key(), dict(self._headers))
+            salt = str(self._fixed_parameters().get("cache_salt", ""))
+            endpoint = Endpoint(self.base_url, self._api_key(), dict(self._headers), salt)
             client = endpoint.client(self._patience, self.slots, self._max_retries)
-            faults = Faults(self.name, endpoint.secrets, self._patience)
+            advice = self._parameters.advice if self._parameters is not None else None
+            faults = Faults(self.name, endpoint.secrets, self._patience, advice)
             connection = Connection(client, faults, self._patience, self._paced())
             # What closes a client holds its loop, so those of ended loops have to go by hand.
             for ended in [one for one in list(self._clients) if one.is_closed()]:
