@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from longthought.errors import ConfigurationError, InvalidInput
 
@@ -19,21 +19,31 @@ FILE_NAME = "longthought.toml"
 CONFIG_VARIABLE = "LONGTHOUGHT_CONFIG"
 
 _TABLES = ("backends", "defaults", "prices", "store")
-_STORE = {"url": str, "dir": str}
-_DEFAULTS: dict[str, type] = {
-    "model": str,
-    "base_url": str,
-    "strategy": str,
-    "n": int,
-    "temperature": float,
-    "max_tokens": int,
-    "budget": dict,
+_Kinds: TypeAlias = tuple[type, ...]
+_STORE: Mapping[str, _Kinds] = {"url": (str,), "dir": (str,)}
+_DEFAULTS: Mapping[str, _Kinds] = {
+    "model": (str,),
+    "base_url": (str,),
+    "strategy": (str,),
+    "n": (int,),
+    "temperature": (float,),
+    "max_tokens": (int,),
+    "budget": (dict,),
+}
+_WORDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a table",
 }
 _TOML_TYPES: Mapping[Any, type] = {
     bool: bool,
     int: int,
     float: float,
     str: str,
+    Literal: str,
     Mapping: dict,
     Sequence: list,
 }
@@ -140,13 +150,14 @@ def _merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     return {**general, **own}
 
 
-def _field_kinds(hints: Mapping[str, Any]) -> dict[str, type]:
-    """What TOML has for each field: the first of its types that it knows."""
-    kinds: dict[str, type] = {}
+def _field_kinds(hints: Mapping[str, Any]) -> dict[str, _Kinds]:
+    """What TOML has for each field: one of its types that it knows."""
+    kinds: dict[str, _Kinds] = {}
     for name, hint in hints.items():
-        origins = [get_origin(part) or part for part in (hint, *get_args(hint))]
-        known = (_TOML_TYPES[one] for one in origins if one in _TOML_TYPES)
-        kinds[name] = next(known, str)
+        whole = get_origin(hint) or hint
+        parts = [hint] if whole in _TOML_TYPES else get_args(hint)
+        origins = [get_origin(part) or part for part in parts]
+        kinds[name] = tuple(_TOML_TYPES[one] for one in origins if one in _TOML_TYPES)
     return kinds
 
 
@@ -154,26 +165,17 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name}"'
 
 
-def _typed(path: Path, where: str, entry: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+def _typed(path: Path, where: str, entry: Any, kinds: Mapping[str, _Kinds]) -> dict[str, Any]:
     """A table whose keys are known and whose values have the right type."""
     table = _table(path, where, entry)
     _known(path, where, table, sorted(kinds))
     for name, value in table.items():
-        kind = kinds[name]
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            words = {
-                str: "text",
-                int: "a whole number",
-                float: "a number",
-                bool: "true or false",
-                list: "a list",
-            }
-            raise ConfigurationError(
-                f"{path}: {where}.{name}",
-                f"{value!r} cannot be used",
-                f"Write {words.get(kind, 'a table')}",
-            )
+        known = kinds[name]
+        fits = isinstance(value, known) or (float in known and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and bool not in known):
+            words = " or ".join(_WORDS[kind] for kind in known)
+            problem = f"{value!r} cannot be used"
+            raise ConfigurationError(f"{path}: {where}.{name}", problem, f"Write {words}")
     return table
 
 

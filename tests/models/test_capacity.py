@@ -20,6 +20,7 @@ from longthought.orchestrator.models import (
     probe,
     resolve_model,
 )
+from longthought.orchestrator.models.backends import server as asking
 from longthought.orchestrator.models.backends.facts import ServerLoad
 from longthought.orchestrator.models.backends.metrics import Metrics
 from tests.models.strangers import stranger
@@ -239,6 +240,7 @@ def test_what_is_recorded_of_a_server_is_what_a_model_is_built_by():
 
 def test_only_a_server_of_this_machine_is_asked_by_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(asking, "ASK_SECONDS", PATIENT)
     monkeypatch.setenv("LONGTHOUGHT_CONFIG", str(tmp_path / "longthought.toml"))
     with stranger("vllm", **page(VLLM)) as server:
         (tmp_path / "longthought.toml").write_text(

@@ -274,16 +274,19 @@ async def store(tmp_path) -> AsyncIterator[Store]:
         yield opened
 
 
-async def solved(model: Any, store: Store, question: str, samples: int = 1) -> Any:
-    workflow = Workflow(
+def workflow_of(model: Any, store: Store, tools: Any, samples: int = 1) -> Workflow:
+    return Workflow(
         "farm",
         model=model,
-        tools=[add],
+        tools=tools,
         strategy=strategies.sample(samples),
         store=store,
         retry=Retry(base=0.01),
     )
-    return await workflow.run(question)
+
+
+async def solved(model: Any, store: Store, question: str, samples: int = 1) -> Any:
+    return await workflow_of(model, store, [add], samples).run(question)
 
 
 def found(servers: list[ProtocolServer]) -> tuple[int, int]:
@@ -310,17 +313,29 @@ async def test_every_step_of_a_run_finds_what_the_last_one_left(store):
     with protocol_server() as first, protocol_server() as second:
         servers = [first, second]
         urls = [one.address("t4") for one in servers]
-        settings = BackendSettings(base_urls=urls, slots=4)
-        model = resolve_model("farm/toy", backends={"farm": settings})
+        model = resolve_model("farm/toy", backends={"farm": BackendSettings(base_urls=urls)})
         assert isinstance(model, Failover)
-        runs = await asyncio.gather(*(solved(model, store, f"Run {n}?") for n in range(6)))
+        for number in range(2):
+            assert (await solved(model, store, f"Run {number}?")).status == "completed"
+        assert (first.counts["calls"], second.counts["calls"]) == (10, 0)
+        tell_scheduling(Scheduling("other", "other"))
+        busy = [model.try_turn(10) for _ in range(32)]
+
+        @tool(effect="pure", name="add")
+        async def first_is_idle(a: int, b: int) -> int:
+            """Add two numbers, and leave the first server with nothing to do."""
+            while busy:
+                turn = busy.pop()
+                assert turn is not None
+                turn.end()
+            return a + b
+
+        run = await workflow_of(model, store, [first_is_idle]).run("Run 2?")
         await model.aclose()
-    assert {run.status for run in runs} == {"completed"}
-    assert found(servers) == (24, 24)
-    assert min(first.counts["calls"], second.counts["calls"]) > 0
-    told = [one["placed"] for one in model.status()]
-    assert sum(one.get("branch", 0) for one in told) == 24
-    assert sum(one.get("nothing", 0) for one in told) == 6
+    assert run.status == "completed"
+    assert (first.counts["calls"], second.counts["calls"]) == (10, 5)
+    assert found(servers) == (12, 12)
+    assert placed(model) == [{"nothing": 2, "branch": 8}, {"nothing": 1, "branch": 4}]
 
 
 async def test_the_beginning_that_samples_share_is_read_once(store):
@@ -339,38 +354,51 @@ async def test_a_run_goes_on_elsewhere_when_its_server_dies(store):
     with ExitStack() as dying, protocol_server() as lives:
         dies = dying.enter_context(protocol_server())
         endpoints = [
-            OpenAIModel("toy", base_url=dies.address("t3"), slots=4),
-            OpenAIModel("toy", base_url=lives.address("t3"), slots=4),
+            OpenAIModel("toy", base_url=one.address("t3"), slots=4, stream=False)
+            for one in (dies, lives)
         ]
         model = Failover(endpoints)
 
-        def watch(event: dict[str, Any]) -> None:
+        @tool(effect="pure", name="add")
+        async def fatal(a: int, b: int) -> int:
+            """Add two numbers; the second time the server dies of it."""
             if dies.counts["calls"] == 2:
                 dying.close()
+            return a + b
 
-        workflow = Workflow("farm", model=model, tools=[add], store=store, retry=Retry(base=0.01))
-        run = await workflow.run("How many?", watch=watch)
+        workflow = workflow_of(model, store, [fatal])
+        run = await workflow.run("How many?")
         await workflow.aclose()
     assert run.status == "completed"
     assert (dies.counts["calls"], lives.counts["calls"]) == (2, 2)
     assert model.status()[1]["placed"] == {"nothing": 1, "branch": 1}
 
 
-async def test_each_endpoint_is_sent_its_parameters(store):
+async def test_each_endpoint_is_sent_its_parameters(granted):
     with stranger() as first, stranger() as second:
-        for one in (first, second):
-            one.cannot = {"tools"}
         settings = BackendSettings(
-            kind="vllm", base_urls=[first.url, second.url], slots=1, priority=True
+            kind="sglang", base_urls=[first.url, second.url], slots=1, priority=True
         )
         model = resolve_model("farm/toy", backends={"farm": settings})
-        run = await solved(model, store, "How many?", 6)
+        assert isinstance(model, Failover)
+        both_placed = asyncio.Event()
+
+        async def call(branch: str, resumed: bool) -> None:
+            tell_scheduling(Scheduling("a", branch, resumed, since=2.0**40))
+            turn = model.try_turn(10)
+            assert turn is not None
+            await both_placed.wait()
+            await model.generate(REQUEST, granted(9))
+            turn.end()
+
+        calls = [asyncio.create_task(call("a/1", False)), asyncio.create_task(call("a/2", True))]
+        while [one["in_flight"] for one in model.status()] != [1, 1]:
+            await asyncio.sleep(0)
+        both_placed.set()
+        await asyncio.gather(*calls)
         await model.aclose()
-    assert run.support["samples"] == 6
-    bodies = [body for one in (first, second) for _, _, body in one.asked]
-    assert len(bodies) == 6
-    assert {body["priority"] for body in bodies} == {9}
-    assert min(first.calls, second.calls) > 0
+    bodies = [one.asked[0][2] for one in (first, second)]
+    assert [body["priority"] for body in bodies] == [0, 4]
 
 
 async def test_nothing_of_it_is_in_a_trace(store):
@@ -382,11 +410,5 @@ async def test_nothing_of_it_is_in_a_trace(store):
         run = await solved(Failover(made), store, "How many?", 4)
     recording = await store.read(run.id)
     assert "placed" not in json.dumps([event.body for event in recording.events])
-    workflow = Workflow(
-        "farm",
-        model=Failover(made, placement="load"),
-        tools=[add],
-        strategy=strategies.sample(4),
-        store=store,
-    )
+    workflow = workflow_of(Failover(made, placement="load"), store, [add], 4)
     assert (await workflow.replay(run.id)).model_calls == 0

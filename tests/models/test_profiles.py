@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -238,12 +239,16 @@ def test_the_page_has_the_table_of_kinds():
 
 def test_the_profiles_of_the_page_can_be_used(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
-    [written] = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     file = tmp_path / "longthought.toml"
-    file.write_text(written)
-    settings = Settings(config_file=file)
-    for name in ("local/qwen3", "work/gpt-5-mini", "farm/qwen3"):
-        assert resolve_model(name, backends=settings.backends(name)).name == name
+    resolved = set()
+    for written in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        file.write_text(written)
+        settings = Settings(config_file=file)
+        for backend in tomllib.loads(written)["backends"]:
+            name = backend if "/" in backend else f"{backend}/toy"
+            assert resolve_model(name, backends=settings.backends(name)).name == name
+            resolved.add(backend)
+    assert resolved >= {"local", "work", "farm", "farm/qwen3", "shared", "proxied", "hosted"}
     known = set(re.findall(r"`(\w+)`", page.partition("## Profile")[2].partition("## Kinds")[0]))
     recorded = {"order", "seed", "wrap", "source"}
     assert {field.name for field in fields(BackendSettings)} - recorded <= known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from benchmarks.protocol_server import ProtocolServer
 from longthought import Store, Workflow, strategies, tool
 from longthought.errors import BackendError, ConfigurationError
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
+from longthought.orchestrator.models.backends import parameters
 from longthought.orchestrator.models.backends.kinds import KINDS
 from longthought.orchestrator.models.backends.parameters import PARAMETERS, RequestParameters
 from longthought.orchestrator.models.scheduling import (
@@ -29,6 +31,11 @@ REQUEST: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
 SALT = "salt-of-tenant-17"
 NEW, RESUMED = 9, 5
 """The levels of a new and of a resumed branch that have just begun."""
+
+
+@pytest.fixture(autouse=True)
+def _no_time_passes(monkeypatch):
+    monkeypatch.setattr(parameters, "time", SimpleNamespace(time=lambda: 0.0))
 
 
 @tool(effect="pure")
@@ -203,8 +210,8 @@ async def test_the_salt_is_never_shown(granted):
 
 
 async def test_a_variable_that_is_missing_is_named_before_the_first_call(granted):
-    parameters = RequestParameters(cache_salt="$NO_SUCH_SALT")
-    model = OpenAIModel("m", base_url="http://127.0.0.1:9/v1", parameters=parameters)
+    sending = RequestParameters(cache_salt="$NO_SUCH_SALT")
+    model = OpenAIModel("m", base_url="http://127.0.0.1:9/v1", parameters=sending)
     with pytest.raises(ConfigurationError, match="cache_salt: NO_SUCH_SALT is not set"):
         model.check()
     with pytest.raises(ConfigurationError, match="cache_salt: NO_SUCH_SALT is not set"):
@@ -227,12 +234,12 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "said", "param", "fix"), REFUSALS)
+@pytest.mark.parametrize(("sending", "said", "param", "fix"), REFUSALS)
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_refusal_names_the_setting(granted, parameters, said, param, fix, stream):
+async def test_a_refusal_names_the_setting(granted, sending, said, param, fix, stream):
     with stranger() as server:
         server.reply = lambda body: (400, {"error": {"message": said, "param": param}})
-        model = OpenAIModel("m", base_url=server.url, parameters=parameters, stream=stream)
+        model = OpenAIModel("m", base_url=server.url, parameters=sending, stream=stream)
         tell_scheduling(Scheduling("run", "branch"))
         with pytest.raises(BackendError) as caught:
             await model.generate(REQUEST, granted(9))
@@ -246,8 +253,8 @@ async def test_a_refusal_names_the_setting(granted, parameters, said, param, fix
 async def test_a_refusal_in_a_stream_names_it_too(granted):
     with stranger() as server:
         server.raw = f'data: {{"error": {{"message": "{VLLM_SAYS}", "code": 400}}}}\n\n'.encode()
-        parameters = RequestParameters(priority="lower")
-        model = OpenAIModel("m", base_url=server.url, parameters=parameters)
+        sending = RequestParameters(priority="lower")
+        model = OpenAIModel("m", base_url=server.url, parameters=sending)
         with pytest.raises(BackendError, match="--scheduling-policy priority") as caught:
             await model.generate(REQUEST, granted(9))
         await model.aclose()
@@ -255,17 +262,17 @@ async def test_a_refusal_in_a_stream_names_it_too(granted):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("sending", "said"),
     [
         (None, VLLM_SAYS),
         (RequestParameters(cache_salt="x"), VLLM_SAYS),
         (RequestParameters(priority="lower"), "no such field as temperature"),
     ],
 )
-async def test_what_was_not_sent_is_no_reason(granted, parameters, said):
+async def test_what_was_not_sent_is_no_reason(granted, sending, said):
     with stranger() as server:
         server.reply = lambda body: (400, {"error": {"message": said}})
-        model = OpenAIModel("m", base_url=server.url, parameters=parameters)
+        model = OpenAIModel("m", base_url=server.url, parameters=sending)
         with pytest.raises(BackendError) as caught:
             await model.generate(REQUEST, granted(9))
         await model.aclose()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longthought.orchestrator.models.backends.facts import ServerFacts
     from longthought.orchestrator.models.backends.kinds import KINDS, Kind
+    from longthought.orchestrator.models.backends.parameters import RequestParameters
     from longthought.orchestrator.models.backends.probing import Finding, Probe, probe
     from longthought.orchestrator.models.backends.profile import BackendSettings
     from longthought.orchestrator.models.backends.server import ask_server
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "Kind",
     "Probe",
+    "RequestParameters",
     "ServerFacts",
     "ask_server",
     "probe",
@@ -33,6 +35,7 @@ _HOMES = {
     "Finding": "probing",
     "Kind": "kinds",
     "Probe": "probing",
+    "RequestParameters": "parameters",
     "ServerFacts": "facts",
     "ask_server": "server",
     "probe": "probing",
