@@ -54,8 +54,9 @@ class Controller:
 
     Belongs to one thread; futures are bound to the running loop, so one controller may serve
     several loops one after the other. ``now`` is the clock of every event and of ageing, in
-    seconds. ``on_event`` is given each event as a JSON object with ``event`` and ``at``. How long
-    tools take is learned once for all backends; ``tool_times`` carries it on to other controllers.
+    seconds. ``on_event`` is given each event as a JSON object with ``event`` and ``at``; ``heard``
+    says whether there is one. How long tools take is learned once for all backends; ``tool_times``
+    carries it on to other controllers.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Controller:
         self.now = now
         self.tool_times = tool_times or ToolTimes()
         self._on_event = on_event
+        self.heard = on_event is not None
         self._max_passes, self._max_wait = max_passes, max_wait
         self._backends: dict[str, Backend] = {}
         self._branches: dict[str, Branch] = {}
@@ -186,11 +188,6 @@ class Controller:
         }
 
     # -- for permits and branches; not for callers -------------------------------------------------
-
-    @property
-    def heard(self) -> bool:
-        """Whether anybody is told of events."""
-        return self._on_event is not None
 
     def forget(self, branch: Branch) -> None:
         """Drop a branch that has ended, and its leases; called by the branch."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState, Controller, Permit
@@ -20,7 +19,7 @@ from longthought.orchestrator.places import Frame
 from longthought.orchestrator.recorded import Recorded
 from longthought.types import JSON, JSONObject, Model, Usage
 
-__all__ = ["Seat", "Seats", "introduce"]
+__all__ = ["Ask", "Seat", "Seats", "introduce", "node_place"]
 
 _TOKENS_PER_BYTE = 0.35
 """What a bound in bytes is worth in tokens, before a model has taught better."""
@@ -127,7 +126,7 @@ class Seats:
             return Seat(key, self._slot(key, True), once=True)
         if frame.branch is not None:
             return frame.branch.seat
-        place = _SUPERSTEP.sub("/", frame.path)
+        place = node_place(frame.path)
         seat = self._seats.get(place)
         return self.at(place) if seat is None else seat
 
@@ -167,14 +166,14 @@ class Seats:
         known = min(known, bound)
         rate = 1.0 if exact else self._rates.get(model.name, _TOKENS_PER_BYTE)
         context = known + int((bound - known) * rate)
-        shared = 0
-        if seat.prefix:
-            shared = self._prefixes.setdefault(seat.prefix, context)
+        prefix, shared = "", 0
+        if seat.prefix and _stated(model):
+            prefix, shared = seat.prefix, self._prefixes.setdefault(seat.prefix, context)
         permit = self.controller.permit(
             model.name,
             seat.slot,
             context=context,
-            prefix=seat.prefix or None,
+            prefix=prefix or None,
             prefix_tokens=shared,
             deadline=self._deadline,
         )
@@ -191,10 +190,8 @@ class Seats:
             first = (prompt - ask.cached, ask.first_token - sent_at)
         # Where nobody has said how large the memory is, it is not ours to manage: a hosted
         # service forgets for reasons of its own, and waiting would not help.
-        stated = getattr(model, "context_capacity", None) is not None
-        ask.permit.used(
-            context=seat.context, cached=ask.cached if stated else None, first_token=first
-        )
+        cached = ask.cached if _stated(model) else None
+        ask.permit.used(context=seat.context, cached=cached, first_token=first)
         if not usage.estimated and usage.prompt_tokens:
             self._learn(ask, prompt, model.name)
 
@@ -246,12 +243,23 @@ class Seats:
         return [round(at - self.began, 4) for at in times]
 
 
+def _stated(model: Model) -> int | None:
+    """The memory of a model's backend in tokens, None if nobody has said."""
+    size: int | None = getattr(model, "context_capacity", None)
+    return size
+
+
+def node_place(path: str) -> str:
+    """The place of a node, whichever superstep it is come to in."""
+    return _SUPERSTEP.sub("/", path)
+
+
 def introduce(controller: Controller, models: Iterable[Model]) -> None:
     """Make the backends of models known, with their memory where somebody has said what it is.
 
     May be called again: a capacity that has become known since is taken over.
     """
     for model in models:
-        size: Any = getattr(model, "context_capacity", None)
+        size = _stated(model)
         if not controller.knows(model.name, size):
             controller.backend(model.name, model.slots, capacity=size)

@@ -133,6 +133,7 @@ class _LiveCall:
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
+        self.usage = Usage()
         self.prompt_tokens = 0
         self.exact = False
         """Whether that is the number of prompt tokens, and not a bound of it."""
@@ -157,28 +158,24 @@ class _LiveCall:
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
         try:
-            return await self._tries()
+            for number in range(1, session.definition.retry.attempts + 1):
+                try:
+                    reply = await self._try()
+                except BackendError as error:
+                    self._stop_if_vain(error, number)
+                    await self._pause(error, number)
+                except QuestionRefused as error:
+                    self._finish("refused", _fields(error))
+                    raise
+                except BudgetExhausted as error:
+                    self._finish("budget", _budget_fields(error))
+                    raise
+                else:
+                    self._finish_reply(reply)
+                    return reply
+            raise AssertionError("unreachable: the last try returns or raises")
         finally:
             session.seats.leave(seat)
-
-    async def _tries(self) -> ModelReply:
-        retry = self.session.definition.retry
-        for number in range(1, retry.attempts + 1):
-            try:
-                reply = await self._try()
-            except BackendError as error:
-                self._stop_if_vain(error, number)
-                await self._pause(error, number)
-            except QuestionRefused as error:
-                self._finish("refused", _fields(error))
-                raise
-            except BudgetExhausted as error:
-                self._finish("budget", _budget_fields(error))
-                raise
-            else:
-                self._finish_reply(reply)
-                return reply
-        raise AssertionError("unreachable: the last try returns or raises")
 
     # -- one try --------------------------------------------------------------------------------
 
@@ -236,15 +233,16 @@ class _LiveCall:
     async def _generate(self) -> ModelReply:
         session = self.session
         try:
+            with session.clocks.running("queue"):
+                await self._dispatch()
             self.started_at = session.now
-            await self._dispatch()
             session.counters.model_calls += 1
             sent_at = session.seats.controller.now()
             with session.clocks.running("model"):
                 reply = await self.model.generate(self.request, self.grant, self._emitter())
             assert self.ask is not None  # noqa: S101 - a call that left has a permit
-            usage = Usage.from_json(reply["usage"])
-            session.seats.used(self.ask, usage, self.model, sent_at)
+            self.usage = Usage.from_json(reply["usage"])
+            session.seats.used(self.ask, self.usage, self.model, sent_at)
             return reply
         except asyncio.CancelledError as error:
             if not _being_cancelled():
@@ -485,7 +483,7 @@ class _LiveCall:
     def _finish_reply(self, reply: ModelReply) -> None:
         session = self.session
         assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
-        usage = Usage.from_json(reply["usage"])
+        usage = self.usage
         if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
             # our own bound is the better estimate: it knows what earlier calls were counted as
             usage = replace(usage, prompt_tokens=self.prompt_tokens)

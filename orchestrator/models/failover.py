@@ -99,7 +99,9 @@ class Failover:
     asks for. While all are out, calls go to the one that is due first. While some are out, the
     others take all calls, beyond their own slots.
 
-    It can what all endpoints can. ``clock`` gives seconds, ``jitter`` a number between two.
+    It can what all endpoints can. Their memories for contexts are not managed
+    (``context_capacity`` is None unless there is one endpoint): the next call of a branch may go to
+    another one. ``clock`` gives seconds, ``jitter`` a number between two.
     Safe to use in several event loops and threads at once.
 
     Raises:
@@ -127,6 +129,8 @@ class Failover:
             )
         self.name = names[0]
         self.slots = sum(model.slots for model in models)
+        sizes = [getattr(model, "context_capacity", None) for model in models]
+        self.context_capacity: int | None = sizes[0] if len(sizes) == 1 else None
         self.capabilities = _common([model.capabilities for model in models])
         self._endpoints = [_Endpoint(model) for model in models]
         self._cooldown, self._longest = cooldown, longest

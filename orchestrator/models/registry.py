@@ -144,6 +144,7 @@ def _addressed(name: str, settings: BackendSettings) -> BackendSettings:
 def _embedded(name: str, settings: BackendSettings) -> Model:
     make = import_module("longthought.orchestrator.models.embedded").EmbeddedModel
     options: dict[str, Any] = {} if settings.slots is None else {"slots": settings.slots}
+    options["context_capacity"] = settings.context_capacity
     return cast("Model", make(name, **options))
 
 
@@ -167,6 +168,7 @@ def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) ->
         base_url=url,
         api_key_env=settings.api_key_env or "",
         slots=settings.slots or kind.slots,
+        context_capacity=settings.context_capacity,
         samples_per_call=settings.samples_per_call,
         api=settings.api,
         stream=settings.stream,

@@ -30,7 +30,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KEY_VARIABLE = "OPENAI_API_KEY"
 _PRICE_PARTS = ("input", "output", "cached")
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
-_COUNTS = ("slots", "samples_per_call", "context_window")
+_COUNTS = ("slots", "samples_per_call", "context_window", "context_capacity")
 _SECONDS = ("timeout", "connect_timeout", "first_token_timeout", "cooldown")
 _RATES = ("requests_per_minute", "tokens_per_minute")
 
@@ -48,8 +48,9 @@ class BackendSettings:
     variables, as in ``{"authorization": "Bearer $TOKEN"}``.
 
     ``slots`` is calls in flight at once, at each address, as the rates are of each;
-    ``context_window`` is in tokens, ``timeout``, ``connect_timeout`` and ``first_token_timeout``
-    are in seconds. ``price`` is in dollars per million tokens: ``{"input": 0.2, "output": 0.8,
+    ``context_window`` is in tokens, and so is ``context_capacity``, the memory of a server for the
+    contexts of all calls together (its KV cache). ``timeout``, ``connect_timeout`` and
+    ``first_token_timeout`` are in seconds. ``price`` is in dollars per million tokens: ``{"input": 0.2, "output": 0.8,
     "cached": 0.05}``.
     ``capabilities`` replaces single capabilities. An address that failed is left out for
     ``cooldown`` seconds at first. The rest is the argument of the same name of ``OpenAIModel`` (up
@@ -67,6 +68,7 @@ class BackendSettings:
     slots: int | None = None
     samples_per_call: int = 1
     context_window: int | None = None
+    context_capacity: int | None = None
     timeout: float = 600.0
     connect_timeout: float | None = None
     first_token_timeout: float | None = None

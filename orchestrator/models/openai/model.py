@@ -64,6 +64,8 @@ class OpenAIModel:
     that is another. ``base_url`` is taken from ``OPENAI_BASE_URL`` if not given, the key from the
     variable named by ``api_key_env``. A key is needed for OpenAI itself only.
 
+    ``context_capacity`` is the memory of its server for contexts (the KV cache), in tokens: with it
+    branches keep their contexts over short waits. It may be set later.
     ``api`` is the protocol: Chat Completions, which every server speaks, or Responses.
     ``samples_per_call`` above 1 asks for that many samples of one question with one call (``n``),
     which reads their prompt once, where they are wanted at the same moment.
@@ -89,6 +91,7 @@ class OpenAIModel:
         api_key: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         slots: int = 32,
+        context_capacity: int | None = None,
         samples_per_call: int = 1,
         api: Literal["chat", "responses"] = "chat",
         stream: bool = True,
@@ -107,6 +110,7 @@ class OpenAIModel:
         extra_body: Mapping[str, JSON] | None = None,
     ) -> None:
         self.name, self.slots = name, slots
+        self.context_capacity = context_capacity
         self.base_url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL_URL)
         self.capabilities = _capabilities(api, stream, capabilities or {})
         self._key, self._key_env = api_key, api_key_env
