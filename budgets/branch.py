@@ -27,6 +27,7 @@ class Branch:
     """
 
     __slots__ = (
+        "_completed",
         "_controller",
         "_permits",
         "_rest",
@@ -53,6 +54,7 @@ class Branch:
         self.run, self.tenant = run, tenant
         self._tool = ""
         self._shape: Hashable = None
+        self._completed = True
         self.state = BranchState.READY if resumed else BranchState.NEW
         self.resumed = resumed
         self.log: list[list[JSON]] | None = None
@@ -66,12 +68,20 @@ class Branch:
         """Slots held now. More than one only when a branch makes model calls side by side."""
         return self._permits
 
-    def move(self, state: BranchState, *, tool: str = "", shape: Hashable = None) -> None:
+    def move(
+        self,
+        state: BranchState,
+        *,
+        tool: str = "",
+        shape: Hashable = None,
+        completed: bool = True,
+    ) -> None:
         """Go to another state; a final one ends the branch and the controller forgets it.
 
         QUEUED and GENERATING follow from permits; all others are the executor's to say. ``tool``
         names what an acting branch waits for, ``shape`` what may tell its fast calls from its slow
-        ones: how long to keep the context is learned from both.
+        ones: how long to keep the context is learned from both, but not from a wait that was cut
+        short (``completed``).
 
         Raises:
             ValueError: that state cannot follow the present one, or would keep a slot while no
@@ -79,6 +89,7 @@ class Branch:
         """
         if self._permits and state not in SLOT_STATES | FINAL_STATES:
             raise ValueError(f"branch {self.id} cannot be {state.value} while it holds a slot")
+        self._completed = completed
         if tool:
             self._tool, self._shape = tool, shape
         if state is BranchState.TOOL_STARTED:
@@ -143,7 +154,7 @@ class Branch:
             self._controller.parked(self)
         elif state is BranchState.READY and before in (BranchState.ACTING, BranchState.PARKED):
             self._tool, self._shape = "", None
-            self._controller.returned(self)
+            self._controller.returned(self, self._completed)
         self._controller.emit(
             {"event": "state", "branch": self.id, "from": before.value, "to": state.value}
         )

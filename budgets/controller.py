@@ -202,11 +202,12 @@ class Controller:
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
 
-    def returned(self, branch: Branch) -> None:
+    def returned(self, branch: Branch, completed: bool) -> None:
         """What a branch waited for has come; called by the branch."""
         # One call of a tool is one observation, however many backends there are.
         for place, backend in enumerate(self._backends.values()):
-            backend.scheduler.returned(branch.id, self.now(), completed=place == 0)
+            counts = completed and place == 0
+            backend.scheduler.returned(branch.id, self.now(), completed=counts)
 
     def parked(self, branch: Branch) -> None:
         """A branch gives its contexts up; called by the branch."""

@@ -84,12 +84,14 @@ class Branch:
             slot.joined("+".join(dict.fromkeys(running)), len(running))
         elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
             slot.move(BranchState.ACTING, tool=tool, shape=size.bit_length())
+        completed = False
         try:
             yield
+            completed = True
         finally:
             running.remove(tool)
             if not running and slot.state is BranchState.ACTING:
-                slot.move(BranchState.READY)
+                slot.move(BranchState.READY, completed=completed)
 
     def outcome(self) -> Outcome:
         """What the policy is told of the branch."""

@@ -50,8 +50,8 @@ class BackendSettings:
     ``slots`` is calls in flight at once, at each address, as the rates are of each;
     ``context_window`` is in tokens, and so is ``context_capacity``, the memory of a server for the
     contexts of all calls together (its KV cache). ``timeout``, ``connect_timeout`` and
-    ``first_token_timeout`` are in seconds. ``price`` is in dollars per million tokens: ``{"input": 0.2, "output": 0.8,
-    "cached": 0.05}``.
+    ``first_token_timeout`` are in seconds. ``price`` is in dollars per million tokens:
+    ``{"input": 0.2, "output": 0.8, "cached": 0.05}``.
     ``capabilities`` replaces single capabilities. An address that failed is left out for
     ``cooldown`` seconds at first. The rest is the argument of the same name of ``OpenAIModel`` (up
     to ``extra_body``) and ``RecordedModel`` (``order`` to ``source``). None is the default.
