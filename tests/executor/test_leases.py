@@ -358,7 +358,7 @@ async def test_the_controller_learns_contexts_tools_and_the_wall(
 async def test_scheduling_is_no_part_of_what_was_asked(
     store: Store, server: ProtocolServer
 ) -> None:
-    """The same run with and without leases, slots and a tenant: the same keys, the same requests."""
+    """The same run with and without leases, slots and a tenant: the same keys and requests."""
     asked = []
     for more in ({"context_capacity": None}, {"slots": 3, "context_capacity": 1200}):
         workflow = asking(
