@@ -81,7 +81,7 @@ class Branch:
         slot, running = self.seat.slot, self.acting
         insort(running, tool)
         if slot.state is BranchState.ACTING:
-            slot.joined("+".join(dict.fromkeys(running)), len(running))
+            slot.joined("+".join(dict.fromkeys(running)), f"{len(running)} at once")
         elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
             slot.move(BranchState.ACTING, tool=tool, shape=size.bit_length())
         completed = False

@@ -19,6 +19,7 @@ from longthought.orchestrator import runs, session
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.traces import Utilisation, run_tree, utilisation
 from longthought.storage import Recording, journal
+from longthought.storage.events import parse_event
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext, ModelReply, ModelRequest, Verdict
 from tests.executor.workflows import turns_of
@@ -127,7 +128,9 @@ async def lived(store: Store, **changes: Any) -> tuple[Utilisation, Live, Workfl
     run = await workflow.run("How much?", tenant="blue")
     assert run.status == "completed", run.error
     assert not live.since, "something is still held"
-    view = controller.view()
+    for event in (await store.read(run.id)).events:
+        parse_event(event.seq, event.type, event.key, event.body)
+    view: Any = controller.view()
     assert view["branches"] == {}
     for backend in view["backends"].values():
         assert (backend["in_use"], backend["waiting"], backend.get("leases", 0)) == (0, 0, 0)
@@ -154,6 +157,9 @@ async def test_every_figure_of_the_trace_is_the_live_one(sqlite_store: Store) ->
     assert isinstance(model, Caching)
     assert (use.known_tokens, use.cached_tokens) == (model.knew, model.found)
     assert use.recomputed_tokens == model.lost > 0
+    times = workflow._shared_controller().tool_times
+    assert 3.9 < times.seen("slow", "2 at once") <= 4
+    assert 7.5 < times.seen("slow") <= 8, "one alone, then two at once, in each of four branches"
     again = await workflow.replay(run)
     assert (again.model_calls, again.status) == (0, "completed")
 
