@@ -98,12 +98,20 @@ class Seats:
     """Tokens of each shared start, as far as known."""
     _computed: set[str] = field(default_factory=set)
     """The shared starts that a call has computed."""
+    _resumed: set[str] = field(default_factory=set)
+    """Branches and nodes in which an earlier attempt has recorded something."""
     _rates: dict[str, float] = field(default_factory=dict)
     """Tokens per byte of each model, for texts whose tokens were bounded."""
 
     def __post_init__(self) -> None:
         self.began = self.controller.now()
         self._deadline = None if self.left is None else self.began + self.left
+        for found in self.index.places:
+            place = found
+            while place and place not in self._resumed:
+                self._resumed.add(place)
+                place = place.rpartition("/")[0]
+        self._resumed.update([node_place(found) for found in self.index.places])
 
     # -- seats ----------------------------------------------------------------------------------
 
@@ -111,7 +119,7 @@ class Seats:
         """The seat of a place; one that was resumed goes before new ones."""
         seat = self._seats.get(place)
         if seat is None:
-            resumed = place in self.index.ends or place in self.index.places
+            resumed = place in self.index.ends or place in self._resumed
             seat = self._seats[place] = Seat(place, self._slot(place, resumed), shares)
         return seat
 

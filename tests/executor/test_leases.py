@@ -20,9 +20,13 @@ import pytest
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
 from longthought import Budget, Store, Workflow, answers, strategies
+from longthought.budgets import Controller
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel
+from longthought.orchestrator.places import Frame, Places
+from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.seats import Seats
 from longthought.orchestrator.traces import utilisation
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext, Verdict
@@ -388,3 +392,16 @@ async def test_a_capacity_that_becomes_known_later_is_taken_over(store: Store) -
     assert view["backends"]["scripted"]["capacity"] == 5000
     use = utilisation(await store.read(run.id)).backends["scripted"]
     assert use.leases == {"taken": 1, "ended": 1}
+
+
+async def test_what_an_earlier_attempt_had_begun_goes_before_new_branches() -> None:
+    controller = Controller()
+    places = {"/1.explore/search/s0/1.reason": 1, "/3.finish": 1}
+    seats = Seats(controller, "r", Recorded(places=places))
+    begun = [seats.at(f"/1.explore/search/{name}").slot.resumed for name in ("s0", "s1")]
+    assert begun == [True, False]
+    frame = Frame(Places(), "/7.finish", None)
+    assert seats.of(frame, "/7.finish#0:model").slot.resumed
+    assert seats.of(frame, "/7.finish#1:model") is seats.at("/finish")
+    seats.release()
+    assert controller.view()["branches"] == {}
