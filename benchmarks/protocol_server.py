@@ -430,9 +430,11 @@ def _head(
     return f"HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\n{size}\r\n{extra}\r\n".encode()
 
 
-async def _serve(server: ProtocolServer, ready: Any, stop: asyncio.Event) -> None:
+async def _serve(server: ProtocolServer, ready: Any, stop: asyncio.Event, port: int = 0) -> None:
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(lambda: _Connection(server), "127.0.0.1", 0, backlog=2048)
+    listener = await loop.create_server(
+        lambda: _Connection(server), "127.0.0.1", port, backlog=2048, reuse_port=bool(port) or None
+    )
     async with listener:
         server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         ready()
@@ -443,15 +445,18 @@ async def _serve(server: ProtocolServer, ready: Any, stop: asyncio.Event) -> Non
 
 
 @contextlib.contextmanager
-def protocol_server() -> Iterator[ProtocolServer]:
-    """The server in a thread of its own, for as long as the block runs."""
+def protocol_server(port: int = 0) -> Iterator[ProtocolServer]:
+    """The server in a thread of its own, for as long as the block runs.
+
+    ``port`` is one that the caller keeps for it, by a socket that is bound with SO_REUSEPORT.
+    """
     server, ready = ProtocolServer(), threading.Event()
     ends: list[Any] = []
 
     async def main() -> None:
         stop = asyncio.Event()
         ends.extend((asyncio.get_running_loop(), stop))
-        await _serve(server, ready.set, stop)
+        await _serve(server, ready.set, stop, port)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 

@@ -10,285 +10,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
+from longthought.budgets.branch import Branch
 from longthought.budgets.leases import LeaseScheduler
-from longthought.budgets.states import FINAL_STATES, SLOT_STATES, TRANSITIONS, BranchState
+from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
 from longthought.errors import InvalidInput
 from longthought.types import JSONObject
 
-__all__ = ["Branch", "Controller", "Permit"]
+__all__ = ["Backend", "Branch", "Controller", "Permit"]
 
 OnEvent: TypeAlias = Callable[[JSONObject], None]
 
 
-class Branch:
-    """One line of thought as the controller sees it.
+class Backend:
+    """What the controller knows of one backend; for permits, not for callers.
 
-    Attributes:
-        id: unique within the controller.
-        state: where it stands; permits move it, and the executor by :meth:`move`.
-        resumed: whether it has generated before, and so goes before new branches.
-        run, tenant: who shares the slots fairly with others, None where it does not matter.
+    ``reports`` is whether it has ever said that it found a part of a prompt in its cache.
     """
 
-    __slots__ = (
-        "_controller",
-        "_permits",
-        "_rest",
-        "_shape",
-        "_tool",
-        "_waiting",
-        "id",
-        "resumed",
-        "run",
-        "state",
-        "tenant",
-    )
-
-    def __init__(
-        self,
-        branch_id: str,
-        controller: Controller,
-        resumed: bool,
-        run: Hashable = None,
-        tenant: Hashable = None,
-    ) -> None:
-        self.id = branch_id
-        self.run, self.tenant = run, tenant
-        self._tool = ""
-        self._shape: Hashable = None
-        self.state = BranchState.READY if resumed else BranchState.NEW
-        self.resumed = resumed
-        self._controller = controller
-        self._permits = 0
-        self._waiting = 0
-        self._rest = self.state  # where it goes when it neither holds a slot nor waits for one
-
-    @property
-    def permits(self) -> int:
-        """Slots held now. More than one only when a branch makes model calls side by side."""
-        return self._permits
-
-    def move(self, state: BranchState, *, tool: str = "", shape: Hashable = None) -> None:
-        """Go to another state; a final one ends the branch and the controller forgets it.
-
-        QUEUED and GENERATING follow from permits; all others are the executor's to say. ``tool``
-        names what an acting branch waits for, ``shape`` what may tell its fast calls from its slow
-        ones: how long to keep the context is learned from both.
-
-        Raises:
-            ValueError: that state cannot follow the present one, or would keep a slot while no
-                tokens flow.
-        """
-        if self._permits and state not in SLOT_STATES | FINAL_STATES:
-            raise ValueError(f"branch {self.id} cannot be {state.value} while it holds a slot")
-        if tool:
-            self._tool, self._shape = tool, shape
-        if state is BranchState.TOOL_STARTED:
-            self._rest = BranchState.ACTING
-        elif self.state is BranchState.TOOL_STARTED:
-            self._rest = BranchState.READY
-        self._go(state)
-
-    def ask(self) -> None:
-        """A permit is wanted; called by the permit.
-
-        Raises:
-            ValueError: the branch is parked or has ended.
-        """
-        if self.state in FINAL_STATES or self.state is BranchState.PARKED:
-            raise ValueError(f"branch {self.id} is {self.state.value} and cannot generate")
-        if self.state not in SLOT_STATES and self.state is not BranchState.QUEUED:
-            self._rest = self.state
-        self._waiting += 1
-        self._follow()
-
-    def count(self, *, waiting: int = 0, permits: int = 0) -> None:
-        """A permit was got, given back or no longer wanted; called by the permit."""
-        self._waiting += waiting
-        self._permits += permits
-        if permits > 0:
-            self.resumed = True
-            if self._rest is BranchState.NEW:
-                self._rest = BranchState.READY
-        self._follow()
-
-    def _follow(self) -> None:
-        if self.state in FINAL_STATES:
-            return
-        if self._permits:
-            state = self.state if self.state in SLOT_STATES else BranchState.GENERATING
-        else:
-            state = BranchState.QUEUED if self._waiting else self._rest
-        if state is not self.state:
-            self._go(state)
-
-    def _go(self, state: BranchState) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise ValueError(f"branch {self.id}: {state.value} cannot follow {self.state.value}")
-        before, self.state = self.state, state
-        if state in FINAL_STATES:
-            self._controller.forget(self)
-        elif state is BranchState.ACTING:
-            self._controller.acting(self, self._tool, self._shape)
-        elif state is BranchState.PARKED:
-            self._controller.parked(self)
-        elif state is BranchState.READY and before in (BranchState.ACTING, BranchState.PARKED):
-            self._tool, self._shape = "", None
-            self._controller.returned(self)
-        self._controller.emit(
-            {"event": "state", "branch": self.id, "from": before.value, "to": state.value}
-        )
-
-
-class Permit:
-    """The right to one call on one backend, from dispatch to last byte.
-
-    An asynchronous context manager, used once. Whichever way it is left the slot goes back; when
-    the caller is cancelled in the very moment it is granted, too.
-    """
-
-    __slots__ = (
-        "_backend",
-        "_cached",
-        "_context",
-        "_controller",
-        "_deadline",
-        "_future",
-        "_held",
-        "_prefix",
-        "_prefix_tokens",
-        "branch",
-        "queued_seconds",
-    )
-
-    def __init__(
-        self,
-        controller: Controller,
-        backend: _Backend,
-        branch: Branch,
-        context: int = 0,
-        prefix: Hashable = None,
-        prefix_tokens: int = 0,
-        deadline: float | None = None,
-    ) -> None:
-        self._controller, self._backend, self.branch = controller, backend, branch
-        self._context = context
-        self._cached: int | None = None
-        self._prefix, self._prefix_tokens, self._deadline = prefix, prefix_tokens, deadline
-        self._future: asyncio.Future[None] | None = None
-        self._held = False
-        self.queued_seconds = 0.0
-
-    @property
-    def future(self) -> asyncio.Future[None] | None:
-        """What wakes the caller, None unless it waits; for the controller."""
-        return self._future
-
-    async def __aenter__(self) -> Self:
-        if self._future is not None:
-            raise RuntimeError("a permit is used once; ask the controller for another")
-        # Made before anything is counted: without a running loop this fails and leaves no trace.
-        self._future = asyncio.get_running_loop().create_future()
-        start, resumed = self._controller.now(), self.branch.resumed
-        self.branch.ask()
-        try:
-            self._backend.scheduler.enqueue(
-                self,
-                resumed=resumed,
-                now=start,
-                branch=self.branch.id,
-                context=self._context,
-                prefix=self._prefix,
-                prefix_tokens=self._prefix_tokens,
-                run=self.branch.run,
-                tenant=self.branch.tenant,
-                deadline=self._deadline,
-            )
-            self._emit("permit_queued", resumed=resumed)
-            self._controller.pump(self._backend)
-            await self._future
-            self._held = True
-            self.branch.count(waiting=-1, permits=1)
-            self.queued_seconds = max(0.0, self._controller.now() - start)
-            self._emit("permit_acquired", queued_seconds=self.queued_seconds)
-        except BaseException:
-            self._give_up()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def used(
-        self,
-        *,
-        context: int,
-        cached: int | None = None,
-        first_token: tuple[int, float] | None = None,
-    ) -> None:
-        """Say what the call has shown, before the slot goes back.
-
-        ``context`` is what the branch's context has grown to, ``cached`` how many tokens of the
-        prompt the backend says it found, ``first_token`` tokens that were not cached and the
-        seconds until the first token came.
-        """
-        self._context, self._cached = context, cached
-        if first_token is not None:
-            self._backend.scheduler.first_token(*first_token)
-
-    def release(self) -> None:
-        """Give the slot back; the context does it at the latest. Doing it twice is harmless."""
-        if not self._held:
-            return
-        self._held = False
-        self._backend.scheduler.release(
-            self, now=self._controller.now(), context=self._context, cached=self._cached
-        )
-        # The next caller is woken before anything that could raise.
-        self._controller.pump(self._backend)
-        self.branch.count(permits=-1)
-        self._emit("permit_released")
-
-    def _give_up(self) -> None:
-        if self._held:
-            self.release()
-            return
-        scheduler = self._backend.scheduler
-        if not scheduler.withdraw(self) and scheduler.holds(self):
-            # granted in the very moment its caller was cancelled
-            scheduler.release(self, now=self._controller.now())
-        self._controller.pump(self._backend)
-        self.branch.count(waiting=-1)
-        self._emit("permit_withdrawn")
-
-    def _emit(self, event: str, **details: object) -> None:
-        scheduler = self._backend.scheduler
-        self._controller.emit(
-            {
-                "event": event,
-                "backend": self._backend.name,
-                "branch": self.branch.id,
-                "in_use": scheduler.in_use,
-                "waiting": scheduler.waiting,
-                **details,
-            }
-        )
-
-
-class _Backend:
-    __slots__ = ("name", "scheduler", "timer")
+    __slots__ = ("name", "reports", "scheduler", "timer")
 
     def __init__(self, name: str, scheduler: LeaseScheduler[Permit]) -> None:
         self.name, self.scheduler = name, scheduler
+        self.reports = False
         self.timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
     def memory(self) -> JSONObject:
@@ -308,8 +54,9 @@ class Controller:
 
     Belongs to one thread; futures are bound to the running loop, so one controller may serve
     several loops one after the other. ``now`` is the clock of every event and of ageing, in
-    seconds. ``on_event`` is given each event as a JSON object with ``event`` and ``at``. How long
-    tools take is learned once for all backends; ``tool_times`` carries it on to other controllers.
+    seconds. ``on_event`` is given each event as a JSON object with ``event`` and ``at``; ``heard``
+    says whether there is one. How long tools take is learned once for all backends; ``tool_times``
+    carries it on to other controllers.
     """
 
     def __init__(
@@ -324,8 +71,9 @@ class Controller:
         self.now = now
         self.tool_times = tool_times or ToolTimes()
         self._on_event = on_event
+        self.heard = on_event is not None
         self._max_passes, self._max_wait = max_passes, max_wait
-        self._backends: dict[str, _Backend] = {}
+        self._backends: dict[str, Backend] = {}
         self._branches: dict[str, Branch] = {}
 
     def backend(
@@ -354,12 +102,20 @@ class Controller:
                 max_passes=self._max_passes,
                 max_wait=self._max_wait,
             )
-            self._backends[name] = _Backend(name, scheduler)
+            self._backends[name] = Backend(name, scheduler)
         else:
             known.scheduler.slots = slots
-            if capacity is not None:
+            # what was learned since stands, unless something else is said now
+            if capacity not in (None, known.scheduler.given_capacity):
                 known.scheduler.capacity = capacity
             self.pump(known)
+
+    def knows(self, name: str, capacity: int | None = None) -> bool:
+        """Whether a backend is known, and by that capacity if one is given."""
+        known = self._backends.get(name)
+        if known is None:
+            return False
+        return capacity is None or known.scheduler.given_capacity == capacity
 
     def branch(
         self,
@@ -439,18 +195,19 @@ class Controller:
             del self._branches[branch.id]
             for backend in self._backends.values():
                 backend.scheduler.end(branch.id, self.now())
-                self.pump(backend)
+                self.pump(backend, ended=branch)
 
     def acting(self, branch: Branch, tool: str, shape: Hashable) -> None:
         """A branch waits for a tool; called by the branch."""
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
 
-    def returned(self, branch: Branch) -> None:
+    def returned(self, branch: Branch, completed: bool) -> None:
         """What a branch waited for has come; called by the branch."""
         # One call of a tool is one observation, however many backends there are.
         for place, backend in enumerate(self._backends.values()):
-            backend.scheduler.returned(branch.id, self.now(), completed=place == 0)
+            counts = completed and place == 0
+            backend.scheduler.returned(branch.id, self.now(), completed=counts)
 
     def parked(self, branch: Branch) -> None:
         """A branch gives its contexts up; called by the branch."""
@@ -463,8 +220,11 @@ class Controller:
         if self._on_event is not None:
             self._on_event({**event, "at": self.now()})
 
-    def pump(self, backend: _Backend) -> None:
-        """Give every free slot of a backend to the next in line; called by permits."""
+    def pump(self, backend: Backend, ended: Branch | None = None) -> None:
+        """Give every free slot of a backend to the next in line; called by permits.
+
+        ``ended`` is the branch that is no longer known and whose lease may have ended just now.
+        """
         while (permit := backend.scheduler.grant(self.now())) is not None:
             future = permit.future
             if future is None or future.cancelled() or future.get_loop().is_closed():
@@ -473,10 +233,14 @@ class Controller:
                 future.set_result(None)
         self._look_again(backend)
         for event in backend.scheduler.take_events():
-            details: JSONObject = {"backend": backend.name, "branch": str(event.branch)}
+            name = str(event.branch)
+            branch = ended if ended is not None and ended.id == name else self._branches.get(name)
+            if branch is not None and branch.log is not None:
+                branch.log.append([event.kind, backend.name, event.at, event.tokens])
+            details: JSONObject = {"backend": backend.name, "branch": name}
             self.emit({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
 
-    def _look_again(self, backend: _Backend) -> None:
+    def _look_again(self, backend: Backend) -> None:
         """Time alone may make a context that waits worth less than the room it takes."""
         look = backend.scheduler.next_look(self.now())
         if look is None:
@@ -489,11 +253,11 @@ class Controller:
             handle = loop.call_later(max(0.0, look - self.now()), self._looked, backend)
             backend.timer = loop, handle
 
-    def _looked(self, backend: _Backend) -> None:
+    def _looked(self, backend: Backend) -> None:
         backend.timer = None
         self.pump(backend)
 
-    def _known(self, name: str) -> _Backend:
+    def _known(self, name: str) -> Backend:
         try:
             return self._backends[name]
         except KeyError:

@@ -55,8 +55,9 @@ class LeaseQueue(Generic[Ticket]):
     """Three queues: resumed with a lease, resumed without, new; first come first served in each.
 
     Before that order come who has waited longer than ``max_wait`` and who has a deadline within
-    ``urgent``; runs and tenants that are ahead of their fair share stand back; after
-    ``max_passes`` grants in a row to resumed tickets the oldest new one is next.
+    ``urgent``, those with the same deadline (of one run) in that order again; runs and tenants that
+    are ahead of their fair share stand back; after ``max_passes`` grants in a row to resumed
+    tickets the oldest new one is next.
     """
 
     def __init__(self, max_passes: int, max_wait: float, urgent: float) -> None:
@@ -81,8 +82,7 @@ class LeaseQueue(Generic[Ticket]):
 
     def add(self, entry: Entry[Ticket]) -> None:
         """Put an entry at the end of its queue."""
-        kind = _LEASED if entry.leased else _PARKED if entry.resumed else _NEW
-        self._queues[kind][entry.ticket] = entry
+        self._queues[_kind(entry)][entry.ticket] = entry
         if entry.deadline is not None:
             self._due[entry.ticket] = entry
         self.runs.join(entry.run)
@@ -160,19 +160,23 @@ class LeaseQueue(Generic[Ticket]):
 
     def _urgent(self, now: float) -> list[Entry[Ticket]]:
         due = [
-            (entry.deadline, place, entry)
+            (entry.deadline, _kind(entry), place, entry)
             for place, entry in enumerate(self._due.values())
             if entry.deadline is not None and 0 <= entry.deadline - now <= self.urgent
         ]
-        return [entry for _, _, entry in sorted(due, key=_deadline)]
+        return [entry for _, _, _, entry in sorted(due, key=_deadline)]
 
 
 def _since(entry: Entry[Ticket]) -> float:
     return entry.since
 
 
-def _deadline(due: tuple[float, int, Entry[Ticket]]) -> tuple[float, int]:
-    return due[:2]
+def _deadline(due: tuple[float, int, int, Entry[Ticket]]) -> tuple[float, int, int]:
+    return due[:3]
+
+
+def _kind(entry: Entry[Ticket]) -> int:
+    return _LEASED if entry.leased else _PARKED if entry.resumed else _NEW
 
 
 def _first(entries: Iterable[Entry[Ticket]]) -> list[Entry[Ticket]]:

@@ -20,6 +20,7 @@ from longthought.budgets.contexts import ContextCache
 from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
 from longthought.budgets.tool_times import ToolTimes
+from longthought.budgets.tool_waits import ToolWaits
 from longthought.errors import InvalidInput
 
 __all__ = ["LeaseScheduler"]
@@ -29,8 +30,6 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 _PREFIX = "shared start"
 _FULL = 0.97
 """Share of the capacity above which contexts that wait are shed."""
-_ENOUGH = 3.0
-"""Less than the inverse of this share of the memory generating makes idle contexts go sooner."""
 _UNKNOWN = 1 << 62
 
 
@@ -70,12 +69,11 @@ class LeaseScheduler(Generic[Ticket]):
             raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
         self.fill, self.margin = fill, margin
-        self.tool_times = tool_times
         self.slots = slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
         self._leases = LeaseBook()
         self._cache = ContextCache(_UNKNOWN)
-        self._tools: dict[Hashable, tuple[str, Hashable, float]] = {}
+        self._waits = ToolWaits(tool_times)
         self._memory = MemoryEstimate(capacity, prefill_rate)
         self._resize()
         self._refreshing: set[Hashable] = set()
@@ -104,6 +102,11 @@ class LeaseScheduler(Generic[Ticket]):
     def capacity(self, capacity: int | None) -> None:
         self._memory.give(capacity)
         self._resize()
+
+    @property
+    def given_capacity(self) -> int | None:
+        """The capacity as it was said to be, None if nobody has said."""
+        return self._memory.given
 
     @property
     def prefill_rate(self) -> float:
@@ -151,6 +154,15 @@ class LeaseScheduler(Generic[Ticket]):
     def leased(self, branch: Hashable) -> bool:
         """Whether a branch has a lease."""
         return self._leases.get(branch) is not None
+
+    def fits(
+        self, branch: Hashable, context: int, prefix: Hashable = None, prefix_tokens: int = 0
+    ) -> bool:
+        """Whether a branch has a lease, needs none, or could take one without taking any away."""
+        if self.capacity is None or self.leased(branch) or not self.leases:
+            return True
+        need = self._leases.need(max(context, prefix_tokens), prefix, prefix_tokens)
+        return self._leases.charged + need <= self.budget
 
     def share(self, *, run: Hashable = None, tenant: Hashable = None, weight: float) -> None:
         """Give a run or a tenant a weight other than 1.
@@ -291,17 +303,14 @@ class LeaseScheduler(Generic[Ticket]):
         self, branch: Hashable, now: float, *, tool: str = "", shape: Hashable = None
     ) -> None:
         """A branch waits for a tool from now on. ``shape``: see :class:`ToolTimes`."""
-        # A tool that had asked a model itself goes on: its time is counted from its beginning.
-        self._tools.setdefault(branch, (tool, shape, now))
+        self._waits.begin(branch, tool, shape, now)
         lease = self._leases.get(branch)
         if lease is not None:
             lease.acting, lease.tool, lease.shape, lease.since = True, tool, shape, now
 
     def returned(self, branch: Hashable, now: float, *, completed: bool = True) -> None:
         """The tool of a branch has returned; one that was cut short teaches nothing."""
-        tool, shape, begun = self._tools.pop(branch, ("", None, now))
-        if completed and tool and self.tool_times is not None:
-            self.tool_times.observe(tool, now - begun, shape)
+        self._waits.end(branch, now, completed=completed)
         lease = self._leases.get(branch)
         if lease is not None and lease.acting:
             lease.acting, lease.tool, lease.shape, lease.since = False, "", None, now
@@ -319,7 +328,7 @@ class LeaseScheduler(Generic[Ticket]):
             self._leases.close(lease)
             self._events.append(LeaseEvent("ended", branch, now, lease.context))
             self._leases.ended()
-        self._tools.pop(branch, None)
+        self._waits.forget(branch)
         self._lost.pop(branch, None)
         self._queue.forget(branch)
         if self._memory.given is None:
@@ -357,7 +366,7 @@ class LeaseScheduler(Generic[Ticket]):
                 lease.idle
                 and key not in self._refreshing
                 and tokens > (lease.context - lease.prefix_tokens) // 2
-                and self._keeping(lease, now, generating) <= self.tau
+                and self._waits.keeping(lease, now, generating) <= self.tau
             ):
                 self._refreshing.add(key)
                 self._cache.use(key, tokens)
@@ -373,8 +382,6 @@ class LeaseScheduler(Generic[Ticket]):
         """
         self._refreshing.remove(branch)
         self._cache.leave(branch, self._cache.resident(branch))
-
-    # -- order -------------------------------------------------------------------------------------
 
     def _is_cold(self, entry: Entry[Ticket]) -> bool:
         return self._cache.resident(entry.branch) <= (entry.context - entry.prefix_tokens) // 2
@@ -430,19 +437,6 @@ class LeaseScheduler(Generic[Ticket]):
             return math.inf
         return sum(one.context for one in self._leases if one.generating) / self.capacity
 
-    def _keeping(self, lease: Lease, now: float, generating: float) -> float:
-        """Seconds of further keeping per return to the context.
-
-        Of a tool that nobody knows: as long as it was; more where little of the memory generates,
-        for then computing anew holds few up and room for one more sequence is worth much.
-        """
-        age = max(0.0, now - lease.since)
-        if self.tool_times is not None and lease.tool:
-            price = self.tool_times.price(lease.tool, age, lease.shape)
-            if price is not None:
-                return price
-        return age / max(1e-9, min(1.0, _ENOUGH * generating))
-
     def _make_room(self, need: float, now: float, takes_from: frozenset[Hashable] | None) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
         excess = self._leases.charged + need - self.budget
@@ -455,7 +449,7 @@ class LeaseScheduler(Generic[Ticket]):
         for lease in self._leases:
             if lease.generating or lease.branch in self._refreshing:
                 continue
-            keeping = self._keeping(lease, now, generating)
+            keeping = self._waits.keeping(lease, now, generating)
             # Who is owed room may have it from those that wait for a permit, too: branches that
             # come back at once would otherwise keep their leases for ever.
             owed = takes_from is not None and (takes_from is EVERYBODY or lease.run in takes_from)

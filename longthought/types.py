@@ -256,7 +256,8 @@ class Model(Protocol):
     """Anything that answers a :class:`ModelRequest`; ours are in ``orchestrator/models``.
 
     ``name`` is what stands in requests, price books and traces. ``slots`` is how many calls may be
-    in flight at once.
+    in flight at once. A model may have a ``context_capacity`` besides: tokens of memory for the
+    contexts of all calls together, None where nobody knows; it may become known later.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState
 from longthought.budgets.states import TRANSITIONS
+from longthought.orchestrator.seats import Seat
 from longthought.orchestrator.strategies.policy import Ask, Outcome
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
 
@@ -42,7 +44,7 @@ class Branch:
     ask: Ask
     place: str
     model: Model
-    slot: Slot
+    seat: Seat
     sampling: Sampling
     live: asyncio.Event
     """Set when the search has taken in every recorded input; live effects wait for it."""
@@ -57,25 +59,39 @@ class Branch:
     misfit: str = ""
     """What is wrong with its typed answer, empty if nothing is."""
     tokens: int = 0
-    acting: int = 0
-    """Tools that run for it now."""
+    acting: list[str] = field(default_factory=list)
+    """The names of the tools that run for it now, in their order."""
     status: str = "new"
     reason: str = ""
     task: Any = None
     """The asyncio task, for cancelling."""
 
+    @property
+    def slot(self) -> Slot:
+        """The controller's view of it."""
+        return self.seat.slot
+
     @contextmanager
-    def tool_running(self) -> Iterator[None]:
-        """Show the controller that the branch acts, while at least one tool runs."""
-        self.acting += 1
-        if self.acting == 1 and BranchState.ACTING in TRANSITIONS[self.slot.state]:
-            self.slot.move(BranchState.ACTING)
+    def tool_running(self, tool: str, size: int) -> Iterator[None]:
+        """Show the controller that the branch acts, while at least one tool runs.
+
+        ``size`` is that of the arguments: by its order of magnitude fast calls are told from slow
+        ones. Of several tools at once it is learned how long they take together.
+        """
+        slot, running = self.seat.slot, self.acting
+        insort(running, tool)
+        if slot.state is BranchState.ACTING:
+            slot.joined("+".join(dict.fromkeys(running)), f"{len(running)} at once")
+        elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
+            slot.move(BranchState.ACTING, tool=tool, shape=size.bit_length())
+        completed = False
         try:
             yield
+            completed = True
         finally:
-            self.acting -= 1
-            if not self.acting and self.slot.state is BranchState.ACTING:
-                self.slot.move(BranchState.READY)
+            running.remove(tool)
+            if not running and slot.state is BranchState.ACTING:
+                slot.move(BranchState.READY, completed=completed)
 
     def outcome(self) -> Outcome:
         """What the policy is told of the branch."""

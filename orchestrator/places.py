@@ -33,12 +33,17 @@ _CURRENT: ContextVar[Frame | None] = ContextVar("longthought_place", default=Non
 
 
 class Frame:
-    """One entered place. ``branch`` is the branch it belongs to, inherited by what is inside."""
+    """One entered place.
+
+    ``branch`` is the branch it belongs to, ``inner`` whether it stands inside the call of a
+    verifier or a tool; both are inherited by what is inside.
+    """
 
     __slots__ = (
         "_idle",
         "active",
         "branch",
+        "inner",
         "invocation",
         "invocations",
         "parent",
@@ -50,6 +55,7 @@ class Frame:
     def __init__(self, places: Places, path: str, parent: Frame | None) -> None:
         self.places, self.path, self.parent = places, path, parent
         self.branch: Branch | None = parent.branch if parent else None
+        self.inner: bool = parent.inner if parent else False
         self.task: asyncio.Task[Any] | None = None
         self.invocation = 0
         self.invocations: dict[str, int] = {}
@@ -121,19 +127,21 @@ class Places:
         """The place outside all graphs."""
         return Entry(Frame(self, "", None))
 
-    def enter(self, part: str, *, branch: Branch | None = None) -> Entry:
-        """A place inside the current one.
+    def enter(self, part: str, *, branch: Branch | None = None, inner: bool = False) -> Entry:
+        """A place inside the current one; ``inner`` if a verifier's or a tool's work is done there.
 
         Raises:
             UnlabelledConcurrency: two tasks are in the same place at once.
         """
-        return self.enter_at(f"{current_frame().path}/{part}", branch=branch)
+        return self.enter_at(f"{current_frame().path}/{part}", branch=branch, inner=inner)
 
-    def enter_at(self, path: str, *, branch: Branch | None = None) -> Entry:
+    def enter_at(self, path: str, *, branch: Branch | None = None, inner: bool = False) -> Entry:
         """A place by its whole path: for a search that several nodes go on with."""
         frame = Frame(self, path, current_frame())
         if branch is not None:
-            frame.branch = branch
+            frame.branch, frame.inner = branch, False
+        elif inner:
+            frame.inner = True
         return Entry(frame)
 
     def entered(self, path: str) -> None:

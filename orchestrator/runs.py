@@ -25,11 +25,12 @@ from longthought.errors import (
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
 from longthought.orchestrator.typed import output_json, output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.difference import describe_change
-from longthought.types import JSON, JSONObject, Message, Model, text_of
+from longthought.types import JSON, JSONObject, Message, text_of
 
 __all__ = ["ENDED", "Attempt", "Result", "begin", "manifest_of"]
 
@@ -166,6 +167,7 @@ class Attempt:
         pool: Scope | None = None,
         deps: object | None = None,
         watch: Watch | None = None,
+        tenant: str | None = None,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
         self._fenced: Fenced | None = None
@@ -179,6 +181,10 @@ class Attempt:
         scope = Scope("run", own_budget, pool)
         scope.raise_limit(limits)
         scope.charge(index.charged)
+        clocks = _clocks(index)
+        if controller is None:
+            controller = Controller()
+            introduce(controller, definition.models)
         self.session = Session(
             definition=definition,
             recording=recording,
@@ -190,8 +196,14 @@ class Attempt:
             # the prices the run began with stay in force for the models it began with
             prices=(prices or PriceBook.load()).extended(manifest["prices"]["prices"]),
             scope=scope,
-            clocks=_clocks(index),
-            controller=controller or _controller(definition.models),
+            clocks=clocks,
+            seats=Seats(
+                controller,
+                recording.run_id,
+                index,
+                tenant=tenant,
+                left=None if limits.wall is None else limits.wall - clocks.seconds("wall"),
+            ),
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=_opening(definition.system, manifest["question"]),
@@ -217,7 +229,7 @@ class Attempt:
                 self._put_limits_in_force()
                 return await self._guarded()
         finally:
-            self.session.release_slots()
+            self.session.seats.release()
             with suppress(RuntimeError):  # something is still held: its task was left to die
                 self.session.scope.close()
             if heartbeat is not None:
@@ -379,6 +391,8 @@ class Attempt:
             body["outcome"] = journal.put({**outcome, "spent": self._spent()})
         if waiting:
             body["waiting"] = waiting
+        if leases := self.session.seats.release():
+            body["leases"] = leases
         journal.stage("run_ended", **body)
         await journal.flush(status=status)  # which gives the lease back, too
 
@@ -457,13 +471,6 @@ def _counts(spent: Amount) -> JSONObject:
     amount = spent.to_json()
     value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
     return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}
-
-
-def _controller(models: Sequence[Model]) -> Controller:
-    controller = Controller()
-    for model in models:
-        controller.backend(model.name, model.slots)
-    return controller
 
 
 def _clocks(index: Recorded) -> Clocks:

@@ -293,7 +293,7 @@ class Search:
             ask=ask,
             place=place,
             model=model,
-            slot=session.slot_at(place),
+            seat=session.seats.at(place, shares=True),
             sampling={**session.definition.sampling, **ask.sampling},
             live=self.live,
             messages=messages,  # type: ignore[arg-type]
@@ -358,6 +358,8 @@ class Search:
                 extra: dict[str, JSON] = {"reason": branch.reason} if branch.reason else {}
                 if not told:
                     extra["told"] = False
+                if lease := session.seats.told(branch.seat):
+                    extra["lease"] = lease
                 session.journal.stage("branch_ended", branch.place, how=how, **extra)
             if tell:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}

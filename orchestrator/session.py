@@ -19,20 +19,18 @@ from longthought.budgets import (
     Amount,
     Budget,
     Clocks,
-    Controller,
     Kind,
     Price,
     PriceBook,
     PromptEstimator,
     Scope,
 )
-from longthought.budgets import Branch as Slot
-from longthought.budgets.states import FINAL_STATES
 from longthought.errors import Diverged, InvalidInput, ReplayStopped
 from longthought.orchestrator.branches import Branch, Decided
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import Frame, Places
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.seats import Seats
 from longthought.orchestrator.typed import with_schema
 from longthought.storage import Event, Journal, Recording, canonical
 from longthought.storage.difference import describe_change
@@ -44,7 +42,6 @@ from longthought.types import (
     JSONObject,
     Message,
     Model,
-    Scheduling,
     ToolDefinition,
 )
 
@@ -86,7 +83,7 @@ class Session:
     prices: PriceBook
     scope: Scope
     clocks: Clocks
-    controller: Controller
+    seats: Seats
     models: list[Model]
     tools: dict[str, Tool]
     opening: list[Message]
@@ -106,9 +103,6 @@ class Session:
     used_signals: set[str] = field(default_factory=set)
     spent_by_model: dict[str, Amount] = field(default_factory=dict)
     """What the calls of each model have cost, by its name."""
-    _slots: dict[str, Slot] = field(default_factory=dict)
-    _begun: dict[str, float] = field(default_factory=dict)
-    """When each branch asked a model for the first time; kept for models that want to know."""
     _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
     _definitions: dict[tuple[str, ...], list[ToolDefinition]] = field(default_factory=dict)
@@ -359,32 +353,6 @@ class Session:
             self._stage(decided)
 
     # -- other ----------------------------------------------------------------------------------
-
-    def slot(self, frame: Frame) -> Slot:
-        """The controller's view of the branch; a place outside branches has one of its own."""
-        return frame.branch.slot if frame.branch is not None else self.slot_at(frame.path)
-
-    def slot_at(self, place: str) -> Slot:
-        """The controller's view of a branch; one that was resumed goes before new ones."""
-        slot = self._slots.get(place)
-        if slot is None:
-            resumed = place in self.index.ends or place in self.index.places
-            name = f"{self.recording.run_id}{place}"
-            slot = self._slots[place] = self.controller.branch(name, resumed=resumed)
-        return slot
-
-    def scheduling(self, frame: Frame) -> Scheduling:
-        """What a model is told of a call from here beside its request."""
-        slot = self.slot(frame)
-        since = self._begun.setdefault(slot.id, self.now)
-        return Scheduling(self.recording.run_id, slot.id, slot.resumed, since)
-
-    def release_slots(self) -> None:
-        """Leave nothing with the controller at the end of the attempt, parked branches included."""
-        for slot in self._slots.values():
-            if slot.state not in FINAL_STATES:
-                self.controller.forget(slot)
-        self._slots.clear()
 
     def show(self, event: JSONObject) -> None:
         """Tell the watcher, if there is one. One that fails is told no more."""

@@ -27,6 +27,7 @@ from longthought.orchestrator.runs import (
     check_raise,
     manifest_of,
 )
+from longthought.orchestrator.seats import introduce
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.typed import sent_schema
@@ -49,6 +50,7 @@ class _Company:
     pool: Scope | None = None
     deps: object | None = None
     watch: Watch | None = None
+    tenant: str | None = None
 
 
 class Workflow:
@@ -175,13 +177,15 @@ class Workflow:
         run_id: str | None = None,
         run_key: bytes | None = None,
         watch: Watch | None = None,
+        tenant: str | None = None,
         options: JSONObject | None = None,
     ) -> Result:
         """Answer one question; recorded from the first call to the last.
 
         ``budget`` replaces the workflow's for this run. ``pool`` is a budget over many runs: what
         one spends, the others no longer have. ``deps`` reaches tools and nodes and is
-        never recorded. ``watch`` is called with what happens while it happens.
+        never recorded. ``watch`` is called with what happens while it happens. Tenants share the
+        slots of a workflow fairly, as its runs do.
 
         Raises:
             InvalidInput: the question is empty, or a model or limit cannot be used.
@@ -203,8 +207,10 @@ class Workflow:
                 pool=pool,
                 deps=deps,
                 watch=watch,
+                tenant=tenant,
             )
-            return await self._until_rest(store, attempt, _Company(pool, deps, watch))
+            company = _Company(pool, deps, watch, tenant)
+            return await self._until_rest(store, attempt, company)
 
     async def resume(
         self,
@@ -215,6 +221,7 @@ class Workflow:
         pool: Scope | None = None,
         deps: object | None = None,
         watch: Watch | None = None,
+        tenant: str | None = None,
     ) -> Result:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
@@ -224,7 +231,7 @@ class Workflow:
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
-        company = _Company(pool, deps, watch)
+        company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
             if row.status in ENDED and budget is None:
@@ -320,6 +327,7 @@ class Workflow:
                 pool=company.pool,
                 deps=company.deps,
                 watch=company.watch,
+                tenant=company.tenant,
             )
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
@@ -353,8 +361,7 @@ class Workflow:
         controller = self._controllers.get(loop)
         if controller is None:
             controller = self._controllers[loop] = Controller()
-            for model in self.definition.models:
-                controller.backend(model.name, model.slots)
+        introduce(controller, self.definition.models)
         return controller
 
 

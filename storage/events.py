@@ -48,6 +48,11 @@ Status: TypeAlias = Literal[
 """How an attempt left its run. All but the first two can be resumed."""
 
 
+LeaseChange: TypeAlias = list[str | float]
+"""What happened to a lease on context memory (``taken``, ``parked``, ``resumed``, ``shed`` or
+``ended``), at which backend, when, and the tokens of the context."""
+
+
 class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -120,6 +125,16 @@ class EffectFinished(_Event):
     overrun: JSONObject = Field(default_factory=dict)
     clock: list[float] = Field(default_factory=list)
     """Queued, started, ended: wall time in seconds since the epoch."""
+    permits: list[list[float]] = Field(default_factory=list)
+    """Of a model call, for each try that had a slot: asked, granted, released (seconds since the
+    attempt began, on a monotonic clock), and how many slots the backend had."""
+    ran: list[float] = Field(default_factory=list)
+    """Of a tool call: when the tool itself began and ended, on the same clock."""
+    known: int = 0
+    """Of a model call: tokens of its prompt that had been computed before."""
+    lease: list[LeaseChange] = Field(default_factory=list)
+    """What happened to the leases of this line of thought since its last event: what, backend,
+    when (on that clock), tokens."""
     attempt: int = 1
     replayable: bool = True
     """False when the record was redacted and the run cannot be replayed from it."""
@@ -145,6 +160,8 @@ class BranchEnded(_Event):
     reason: str = ""
     told: bool = True
     """False for a result that arrived after the policy was done: charged, never told."""
+    lease: list[LeaseChange] = Field(default_factory=list)
+    """What happened to its leases since its last effect, as in an effect."""
 
 
 class SignalReceived(_Event):
@@ -177,6 +194,8 @@ class RunEnded(_Event):
     """Payload id: answer, what it rests on, what was spent."""
     waiting: list[JSONObject] = Field(default_factory=list)
     """For a parked run: name and place of each signal it waits for."""
+    leases: dict[str, list[LeaseChange]] = Field(default_factory=dict)
+    """What happened to leases and stands in no other event, by place."""
 
 
 TraceEvent: TypeAlias = Annotated[

@@ -24,7 +24,8 @@ from longthought.types import text_of
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from longthought.orchestrator.traces import BranchNode, RunTree, SearchNode, Step
+    from longthought.orchestrator.traces import BranchNode, RunTree, SearchNode, Step, Utilisation
+    from longthought.storage import Recording
 
 __all__ = ["print_tree", "show", "spent_by_model"]
 
@@ -56,7 +57,10 @@ def show(
     run: Annotated[str, typer.Argument(help="The run.")],
     full: Annotated[bool, typer.Option("--full", help="Whole texts, not one line each.")] = False,
     clocks: Annotated[
-        bool, typer.Option("--clocks", help="Also when each step began and how long it waited.")
+        bool,
+        typer.Option(
+            "--clocks", help="Also when each step began, how long it waited, and what slots did."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -66,21 +70,25 @@ def show(
     Examples:
       longthought show RUN
       longthought show RUN --full --clocks
-      longthought show RUN --json
+      longthought show RUN --clocks --json
     """
     settings = settings_of(context)
 
-    async def read() -> RunTree:
-        from longthought.orchestrator.traces import run_tree
-
+    async def read() -> Recording:
         async with settings.store() as store:
-            return run_tree(await store.read(run))
+            return await store.read(run)
 
-    tree = asyncio.run(read())
+    from longthought.orchestrator.traces import run_tree, utilisation
+
+    recording = asyncio.run(read())
+    tree = run_tree(recording)
+    use = utilisation(recording) if clocks else None
     if as_json:
-        print_json(tree.to_json())
-    else:
-        print_tree(tree, full=full, clocks=clocks)
+        print_json(tree.to_json() | ({"utilisation": use.to_json()} if use else {}))
+        return
+    print_tree(tree, full=full, clocks=clocks)
+    for line in _used(use) if use else ():
+        console().print(line, markup=False, highlight=False)
 
 
 def print_tree(tree: RunTree, *, full: bool = False, clocks: bool = False) -> None:
@@ -245,6 +253,35 @@ def _spent(spent: dict[str, Any]) -> str:
         f"{count(spent['model_calls'], 'model call')}, "
         f"{count(spent['tool_calls'], 'tool call')}{money}; {clocks}"
     )
+
+
+def _used(use: Utilisation) -> list[str]:
+    """What slots and leases did, as lines."""
+    clocks = ", ".join(f"{name} {seconds(value)}" for name, value in use.seconds.items())
+    lines = [f"clocks    {clocks}"]
+    for name, one in use.backends.items():
+        lines.append(
+            f"slots     {name}: {count(one.permits, 'permit')}, busy {seconds(one.busy_seconds)} "
+            f"({one.share:.1%} of {one.slots}), waited for {seconds(one.queued_seconds)}"
+        )
+        if one.leases:
+            changes = ", ".join(f"{number} {what}" for what, number in one.leases.items())
+            lines.append(
+                f"leases    {name}: {changes}; held {seconds(one.lease_seconds)}, "
+                f"{seconds(one.acting_seconds)} of it while a tool ran"
+            )
+        lost = one.recomputed_tokens
+        again = "not reported" if lost is None else count(lost, "token")
+        lines.append(
+            f"cache     {name}: {count(one.known_tokens, 'token')} known, "
+            f"{one.cached_tokens:,} found; computed anew: {again}"
+        )
+    overlap = use.permit_seconds_during_tools, use.tool_seconds_in_generation
+    lines.append(
+        f"overlap   slots held while a tool ran {seconds(overlap[0])}, "
+        f"tools in the model's clock {seconds(overlap[1])}"
+    )
+    return lines
 
 
 def spent_by_model(spent: dict[str, Any]) -> list[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 from longthought.budgets import (
     Amount,
-    Permit,
     Reservation,
     admit,
     call_bound,
@@ -26,8 +24,10 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame, current_frame
+from longthought.orchestrator.seats import Ask, Seat
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event
 from longthought.types import (
@@ -35,17 +35,13 @@ from longthought.types import (
     UNBOUNDED_TOKENS,
     Delta,
     JSONObject,
-    Message,
-    Model,
     ModelReply,
-    ModelRequest,
     Paced,
-    Sampling,
     Turn,
     Usage,
 )
 
-__all__ = ["ModelCall", "call_model"]
+__all__ = ["call_model"]
 
 _FIRST_GRANT = 256
 """Output tokens granted at first to a model that can ask for more while it generates."""
@@ -53,51 +49,6 @@ _LEAST_GRANT = 32
 """Fewer output tokens than this are not worth a call."""
 _PROMPT_PER_OUTPUT = 8
 """Sending a prompt again to continue a reply is worth one output token for so many of its own."""
-
-
-@dataclass(slots=True)
-class ModelCall:
-    """What is asked of a model. ``known`` are the conversation ids of the first messages."""
-
-    messages: Sequence[Message]
-    model: Model
-    tools: tuple[str, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    output: JSONObject | None = None
-    continue_last: bool = False
-    known: Sequence[str] = ()
-    last_answer: bool = False
-    """Whether the tokens kept back for a final answer may be used."""
-    goes_on: bool = False
-    """Whether it continues a reply that was cut short: not worth a prompt for a few tokens."""
-    least_output: int = 0
-    """Output tokens below which the call is of no use."""
-
-    def request(self, session: Session) -> ModelRequest:
-        """The request as the model gets it."""
-        request: ModelRequest = {"model": self.model.name, "messages": list(self.messages)}
-        if self.tools:
-            request["tools"] = session.definitions(self.tools)
-        if self.sampling:
-            request["sampling"] = self.sampling
-        if self.output is not None:
-            request["output"] = self.output
-        if self.continue_last:
-            request["continue_last"] = True
-        return request
-
-    def recorded_form(self, session: Session, ids: Sequence[str]) -> JSONObject:
-        """The request as it is recorded: messages and tools by their ids."""
-        form: JSONObject = {"model": self.model.name, "conversation": ids[-1] if ids else ""}
-        if self.tools:
-            form["tools"] = session.toolset(self.tools)
-        if self.sampling:
-            form["sampling"] = dict(self.sampling)
-        if self.output is not None:
-            form["output"] = self.output
-        if self.continue_last:
-            form["continue_last"] = True
-        return form
 
 
 async def call_model(session: Session, call: ModelCall, *, defer: bool = False) -> ModelReply:
@@ -184,7 +135,15 @@ class _LiveCall:
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
+        self.usage = Usage()
         self.prompt_tokens = 0
+        self.exact = False
+        """Whether that is the number of prompt tokens, and not a bound of it."""
+        self.seat: Seat | None = None
+        self.ask: Ask | None = None
+        """The permit of the try under way, or of the last one."""
+        self.permits: list[JSON] = []
+        """What is recorded of the permits of all tries."""
         self.emitted = 0
         self.tries = 0
         self.dispatched = False
@@ -199,47 +158,66 @@ class _LiveCall:
         admit(session.scope, self.model.name, self.model.capabilities, self.price)
         session.enter_chain(self.frame.branch)  # what the last call left over can be used again
         self.prompt_tokens = self._prompt_bound()
-        retry = session.definition.retry
-        for number in range(1, retry.attempts + 1):
-            try:
-                reply = await self._try()
-            except BackendError as error:
-                self._stop_if_vain(error, number)
-                await self._pause(error, number)
-            except QuestionRefused as error:
-                self._finish("refused", _fields(error))
-                raise
-            except BudgetExhausted as error:
-                self._finish("budget", _budget_fields(error))
-                raise
-            else:
-                self._finish_reply(reply)
-                return reply
-        raise AssertionError("unreachable: the last try returns or raises")
+        self.seat = seat = session.seats.of(self.frame, self.key)
+        try:
+            for number in range(1, session.definition.retry.attempts + 1):
+                try:
+                    reply = await self._try()
+                except BackendError as error:
+                    self._stop_if_vain(error, number)
+                    await self._pause(error, number)
+                except QuestionRefused as error:
+                    self._finish("refused", _fields(error))
+                    raise
+                except BudgetExhausted as error:
+                    self._finish("budget", _budget_fields(error))
+                    raise
+                else:
+                    self._finish_reply(reply)
+                    return reply
+            raise AssertionError("unreachable: the last try returns or raises")
+        finally:
+            session.seats.leave(seat)
 
     # -- one try --------------------------------------------------------------------------------
 
     async def _try(self) -> ModelReply:
         session = self.session
         turn: Turn | None = None
-        permit: Permit | None = None
         try:
             with session.clocks.running("queue"):
                 await self._reserve()
-                if self.scheduled:
-                    tell_scheduling(session.scheduling(self.frame))
+                if self.scheduled and self.seat is not None:
+                    tell_scheduling(session.seats.scheduling(self.seat))
                 if self.paced is not None:
                     turn = await self._turn(self.paced)
-                permit = session.controller.permit(self.model.name, session.slot(self.frame))
-                if session.controller.would_wait(self.model.name):
+                permit = self._ask().permit
+                if permit.would_wait:
                     await self._committed()  # what is decided should not wait in memory for a slot
                 await self._or_release(permit.__aenter__())
             return await self._generate()
         finally:
-            if permit is not None:
-                permit.release()
+            self._give_back_slot()
             if turn is not None:
                 turn.end()
+
+    def _ask(self) -> Ask:
+        """A permit for one try, and what is known of its context."""
+        assert self.seat is not None  # noqa: S101 - taken in perform
+        tools = self.session.toolset(self.call.tools) if self.call.tools else ""
+        self.ask = self.session.seats.ask(
+            self.seat, self.model, tools, self.ids, self.prompt_tokens, exact=self.exact
+        )
+        return self.ask
+
+    def _give_back_slot(self) -> None:
+        """Give the slot of a try back and keep what is recorded of it; twice is harmless."""
+        if self.ask is None or self.ask.permit.released_at is not None:
+            return
+        self.ask.permit.release()
+        held = self.session.seats.held(self.ask.permit)
+        if held is not None:
+            self.permits.append(held)
 
     async def _turn(self, paced: Paced) -> Turn:
         """A turn at the endpoint; it is waited for without a slot."""
@@ -259,11 +237,17 @@ class _LiveCall:
     async def _generate(self) -> ModelReply:
         session = self.session
         try:
+            with session.clocks.running("queue"):
+                await self._dispatch()
             self.started_at = session.now
-            await self._dispatch()
             session.counters.model_calls += 1
+            sent_at = session.seats.controller.now()
             with session.clocks.running("model"):
-                return await self.model.generate(self.request, self.grant, self._emitter())
+                reply = await self.model.generate(self.request, self.grant, self._emitter())
+            assert self.ask is not None  # noqa: S101 - a call that left has a permit
+            self.usage = Usage.from_json(reply["usage"])
+            session.seats.used(self.ask, self.usage, self.model, sent_at)
+            return reply
         except asyncio.CancelledError as error:
             if not _being_cancelled():
                 self._end(release=False)
@@ -308,6 +292,7 @@ class _LiveCall:
 
     def _prompt_bound(self) -> int:
         exact = self.model.count_prompt(self.request)
+        self.exact = exact is not None
         return exact if exact is not None else self.session.estimator.bound(self.request, self.ids)
 
     async def _or_release(self, waiting: JSON) -> None:
@@ -358,8 +343,11 @@ class _LiveCall:
 
     def _emitter(self) -> JSON:
         show = self.session.deltas(self.frame.branch)
+        ask, now = self.ask, self.session.seats.controller.now
 
         def emit(delta: Delta) -> None:
+            if not self.emitted and ask is not None and ask.first_token is None:
+                ask.first_token = now()
             self.emitted += delta.tokens
             if show is not None:
                 show(delta)
@@ -447,6 +435,7 @@ class _LiveCall:
         reservation, branch = self.reservation, self.frame.branch
         if reservation is None or reservation.closed:
             return
+        self._give_back_slot()  # no tokens flow any more
         used = self._held()
         if self.model.capabilities.top_up:
             bound = call_bound(self.price, self.prompt_tokens, self.emitted)
@@ -480,12 +469,25 @@ class _LiveCall:
             charged=self.lost.to_json(),
             clock=self._clock(),
             attempt=self._finished_number(),
+            **self._scheduling(),
         )
+
+    def _scheduling(self) -> JSONObject:
+        """What is recorded of slots and leases: nothing that a replay would look at."""
+        if self.seat is None:
+            return {}
+        self.session.seats.leave(self.seat)
+        known = self.ask.known if self.ask is not None else 0
+        return {
+            "permits": self.permits,
+            "known": known,
+            "lease": self.session.seats.told(self.seat),
+        }
 
     def _finish_reply(self, reply: ModelReply) -> None:
         session = self.session
         assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
-        usage = Usage.from_json(reply["usage"])
+        usage = self.usage
         if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
             # our own bound is the better estimate: it knows what earlier calls were counted as
             usage = replace(usage, prompt_tokens=self.prompt_tokens)
@@ -500,7 +502,7 @@ class _LiveCall:
             return {"overrun": overrun.to_json()} if overrun else {}
 
         conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})
-        if self.model.count_prompt(self.request) is None:
+        if not self.exact:
             session.estimator.learn(
                 self.request, self.ids, usage, reply=reply["message"], reply_id=conversation
             )
@@ -517,7 +519,10 @@ class _LiveCall:
             settle=settle,
             clock=self._clock(),
             attempt=self._finished_number(),
+            **self._scheduling(),
         )
+        if self.ask is not None:
+            session.seats.mark(self.ask, self.ids, conversation)
         _count(self.frame.branch, usage)
 
     def _cut_short(self) -> bool:

@@ -62,6 +62,8 @@ class _LiveToolCall:
         self.session, self.frame, self.key, self.request_id = session, frame, key, request_id
         self.queued_at = self.started_at = session.now
         self.charged = Amount()
+        self.ran: list[float] = []
+        """When the tool began and ended, in seconds since the attempt began."""
 
     async def perform(
         self,
@@ -86,9 +88,9 @@ class _LiveToolCall:
             return self._finish(decided)
         if tool.spec.approval != "never" and not await self._approved(tool, call):
             return self._finish(ToolResult("denied", f"A person denied this call of {name!r}."))
-        return await self._run(tool, call)
+        return await self._run(tool, call, len(raw))
 
-    async def _run(self, tool: Tool, call: ToolCall) -> ToolResult:
+    async def _run(self, tool: Tool, call: ToolCall, size: int) -> ToolResult:
         session = self.session
         cost = Amount(tool_calls=1, nanodollars=round(tool.spec.cost_usd * 1e9))
         try:
@@ -97,29 +99,36 @@ class _LiveToolCall:
             text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
             return self._finish(ToolResult("budget", text))
         try:
-            result = await self._performed(tool, call, cost)
+            result = await self._performed(tool, call, cost, size)
         except BaseException:
             reservation.forfeit()
             raise
         self.charged = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
         return self._finish(result, reservation)
 
-    async def _performed(self, tool: Tool, call: ToolCall, cost: Amount) -> ToolResult:
+    async def _performed(self, tool: Tool, call: ToolCall, cost: Amount, size: int) -> ToolResult:
+        """Run it. ``size`` is that of its arguments as they were written, in characters."""
         session, branch = self.session, self.frame.branch
+        if self.frame.inner:
+            branch = None  # what a tool or a judge calls itself: the branch waits for that already
         self._start_if_needed(tool, call, cost)
         await session.commit(self.frame)  # the model's reply is acted on from here
         self.started_at = session.now
         session.counters.tool_calls += 1
         session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
-        acting = branch.tool_running() if branch is not None else nullcontext()
+        acting = branch.tool_running(tool.spec.name, size) if branch is not None else nullcontext()
         # effects of a tool stand inside its call: a replay is handed the result and asks for none
-        inside = self.frame.places.enter(self.key.rpartition("#")[2])
+        inside = self.frame.places.enter(self.key.rpartition("#")[2], inner=True)
+        seats = session.seats
+        began = seats.controller.now()
         try:
             with session.clocks.running("tool"), acting, inside:
                 result = await run_tool(tool, call, deps=session.deps)
         except asyncio.CancelledError:
+            self.ran = seats.since(began, seats.controller.now())
             self._cancelled(tool, cost)
             raise
+        self.ran = seats.since(began, seats.controller.now())
         if not math.isfinite(result.cost_usd) or result.cost_usd < 0:
             result = replace(result, cost_usd=tool.spec.cost_usd)  # what it says is no money
         return result
@@ -210,6 +219,7 @@ class _LiveToolCall:
             charged=self.charged.to_json(),
             settle=settle,
             clock=[round(t, 4) for t in (self.queued_at, self.started_at, self.session.now)],
+            ran=self.ran,
         )
         return result
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from longthought.errors import BudgetExhausted, InvalidInput
 from longthought.orchestrator.branches import Branch
-from longthought.orchestrator.effects.model_calls import ModelCall
+from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.tool_calls import call_tool
 from longthought.orchestrator.effects.whole_replies import whole_reply
 from longthought.orchestrator.places import current_frame
@@ -74,7 +74,8 @@ async def judge_candidate(
     short: str | None = None
     queued, before = session.now, branch.tokens if branch is not None else 0
     session.counters.verifier_calls += 1
-    with session.clocks.running("verify"), frame.places.enter(key.rpartition("#")[2]):
+    inside = frame.places.enter(key.rpartition("#")[2], inner=True)
+    with session.clocks.running("verify"), inside:
         try:
             verdict = await judge(verifier, candidate, _Judging(session))
         except BudgetExhausted as error:

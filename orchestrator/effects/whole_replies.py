@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.definition import CONTINUE_PROMPT
-from longthought.orchestrator.effects.model_calls import ModelCall, call_model
+from longthought.orchestrator.effects.model_calls import call_model
+from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.session import Session
 from longthought.types import Message, ModelReply, Usage, text_of
 

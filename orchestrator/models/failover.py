@@ -19,7 +19,7 @@ from dataclasses import fields
 from typing import Literal, cast
 
 from longthought.errors import BackendError, InvalidInput
-from longthought.orchestrator.models.placement import Held, Holdings, Seat, ranked
+from longthought.orchestrator.models.placement import Held, Holdings, Standing, ranked
 from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     Capabilities,
@@ -68,8 +68,8 @@ class _Endpoint:
         self.trying = False
         """Whether a call is finding out if it is well again."""
 
-    def seat(self, now: float) -> Seat:
-        return Seat(self.open(now), self.in_flight, self.model.slots)
+    def standing(self, now: float) -> Standing:
+        return Standing(self.open(now), self.in_flight, self.model.slots)
 
     def open(self, now: float) -> bool:
         """Whether calls may go there: it is well, or due for a try that nobody makes yet."""
@@ -118,8 +118,10 @@ class Failover:
     jitter), and no shorter than a server asks for. While all are out, calls go to the one that is
     due first. While some are out, the others take all calls, beyond their own slots.
 
-    It can what all endpoints can. ``clock`` gives seconds, ``jitter`` a number between two.
-    Safe to use in several event loops and threads at once.
+    It can what all endpoints can. With ``"load"`` their memories for contexts are not managed
+    (``context_capacity`` is None): the next call of a branch may go to another one. ``clock`` gives
+    seconds, ``jitter`` a number between two. Safe to use in several event loops and threads at
+    once.
 
     Raises:
         InvalidInput: there is no endpoint, or they have not one name.
@@ -149,7 +151,10 @@ class Failover:
             raise InvalidInput("placement", f"there is no {placement!r}", "Use prefix or load")
         self.name = names[0]
         self.slots = sum(model.slots for model in models)
-        self.context_capacity = _sum_known([_capacity(model) for model in models])
+        sizes = [_capacity(model) for model in models]
+        # Where a branch may go elsewhere with any call, no memory is kept for it anywhere.
+        kept = placement == "prefix" or len(models) == 1
+        self.context_capacity = _sum_known(sizes) if kept else None
         several = placement == "prefix" and len(models) > 1
         self._holdings = Holdings(len(models)) if several else None
         self.takes_scheduling = several or any(
@@ -284,12 +289,14 @@ class Failover:
             return self._best(self._clock())
 
     def _best(self, now: float) -> list[_Endpoint]:
-        seats = [endpoint.seat(now) for endpoint in self._endpoints]
+        standings = [endpoint.standing(now) for endpoint in self._endpoints]
         told = scheduling_now() if self._holdings is not None else None
         if told is None or self._holdings is None:
-            order = ranked(seats)
+            order = ranked(standings)
         else:
-            order = ranked(seats, self._holdings.home(told.branch), self._holdings.kin(told.run))
+            order = ranked(
+                standings, self._holdings.home(told.branch), self._holdings.kin(told.run)
+            )
         if order:
             return [self._endpoints[place] for place in order]
         return [min(self._endpoints, key=lambda endpoint: endpoint.out_until)]

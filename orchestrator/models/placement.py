@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["SLACK", "Held", "Holdings", "Seat", "ranked"]
+__all__ = ["SLACK", "Held", "Holdings", "Standing", "ranked"]
 
 SLACK = 0.5
 """How much more loaded than the least loaded an endpoint may be that holds a prefix, in slots."""
@@ -22,7 +22,7 @@ Held: TypeAlias = Literal["branch", "run", "nothing"]
 """What an endpoint holds of a call's prompt: all but its end, what the run's branches share."""
 
 
-class Seat(NamedTuple):
+class Standing(NamedTuple):
     """One endpoint as it stands now; ``in_flight`` counts calls beyond its slots, too."""
 
     open: bool
@@ -36,12 +36,12 @@ class Seat(NamedTuple):
 
 
 def ranked(
-    seats: Sequence[Seat],
+    standings: Sequence[Standing],
     home: int | None = None,
     kin: Collection[int] = (),
     slack: float = SLACK,
 ) -> list[int]:
-    """The endpoints that a call may go to, by their places in ``seats``, the best first.
+    """The endpoints that a call may go to, by their places in ``standings``, the best first.
 
     ``home`` served the branch last and is first if it has a free slot, or is at most ``slack``
     more loaded than the least loaded. Else, of those in ``kin``, which have served the run, the
@@ -49,18 +49,18 @@ def ranked(
     Those that are not open are left out.
     """
     order = sorted(
-        (place for place, seat in enumerate(seats) if seat.open),
-        key=lambda place: seats[place].load,
+        (place for place, standing in enumerate(standings) if standing.open),
+        key=lambda place: standings[place].load,
     )
     if len(order) < 2:
         return order
-    most = seats[order[0]].load + slack
+    most = standings[order[0]].load + slack
     if home is not None and home in order:
-        seat = seats[home]
-        if seat.in_flight < seat.slots or seat.load <= most:
+        standing = standings[home]
+        if standing.in_flight < standing.slots or standing.load <= most:
             return [home, *(place for place in order if place != home)]
     for place in order:
-        if seats[place].load > most:
+        if standings[place].load > most:
             break
         if place in kin:
             return [place, *(other for other in order if other != place)]

@@ -144,6 +144,7 @@ def _addressed(name: str, settings: BackendSettings) -> BackendSettings:
 def _embedded(name: str, settings: BackendSettings) -> Model:
     make = import_module("longthought.orchestrator.models.embedded").EmbeddedModel
     options: dict[str, Any] = {} if settings.slots is None else {"slots": settings.slots}
+    options["context_capacity"] = settings.context_capacity
     return cast("Model", make(name, **options))
 
 

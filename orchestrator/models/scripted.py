@@ -100,6 +100,7 @@ class ScriptedModel:
         *,
         name: str = "scripted",
         slots: int = 16,
+        context_capacity: int | None = None,
         latency: Callable[[ModelRequest], float] | None = None,
         token_delay: float = 0.0,
         top_up_by: int = 64,
@@ -111,6 +112,7 @@ class ScriptedModel:
         if top_up_by < 1:
             raise InvalidInput("top_up_by", f"{top_up_by} tokens is too few", "Use 1 or more")
         self.name, self.slots, self.capabilities = name, slots, capabilities
+        self.context_capacity = context_capacity
         self.calls = self.peak = 0
         self._script, self._latency, self._token_delay = script, latency, token_delay
         self._top_up_by, self._faults = top_up_by, faults

@@ -2,14 +2,18 @@
 
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
+from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
 from longthought.orchestrator.traces.why import Explanation, explain
 
 __all__ = [
+    "BackendUse",
     "BranchNode",
     "Explanation",
     "RunTree",
     "SearchNode",
     "Step",
+    "Utilisation",
     "explain",
     "run_tree",
+    "utilisation",
 ]

@@ -351,3 +351,30 @@ def test_misuse_is_refused() -> None:
             LeaseScheduler(1, **{field: math.nan})  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="weight"):
         scheduler.share(run="r", weight=0)
+
+
+def test_of_one_deadline_resumed_work_still_goes_first() -> None:
+    """All calls of a run have the deadline of the run."""
+    scheduler = memory(None, slots=1, urgent=30.0)
+    for name, resumed in (("new", False), ("old", True), ("newer", False), ("older", True)):
+        scheduler.enqueue(name, resumed=resumed, now=0, deadline=10.0)
+    order = []
+    for _ in range(4):
+        granted = scheduler.grant(1.0)
+        assert granted is not None
+        order.append(granted)
+        scheduler.release(granted, now=1.0)
+    assert order == ["old", "older", "new", "newer"]
+
+
+def test_tools_side_by_side_are_learned_together() -> None:
+    times = ToolTimes()
+    scheduler = memory(10_000, times=times)
+    scheduler.acting("a", 0.0, tool="read", shape=3)
+    scheduler.acting("a", 0.0, tool="read+search", shape="2 at once")
+    scheduler.returned("a", 8.0)
+    assert times.seen("read") == 0
+    assert times.seen("read+search", "2 at once") == 1
+    seconds = times.quantile("read+search", 0.5)
+    assert seconds is not None
+    assert 5 < seconds < 12

@@ -87,3 +87,15 @@ def test_why_of_a_run_without_an_answer_says_so(cli: Cli) -> None:
     result = cli("why", "refused")
     assert (result.exit_code, "has no answer" in result.stderr) == (2, True)
     assert "hello" in json.dumps(cli.json("show", "refused"))
+
+
+def test_clocks_tell_what_slots_did(cli: Cli, backtracked: str) -> None:
+    use = cli.json("show", backtracked, "--clocks")["utilisation"]
+    [backend] = use["backends"].values()
+    assert backend["permits"] >= 1
+    assert backend["busy_seconds"] > 0
+    assert use["permit_seconds_during_tools"] == use["tool_seconds_in_generation"] == 0
+    assert "utilisation" not in cli.json("show", backtracked)
+    shown = cli("show", backtracked, "--clocks").stdout
+    assert "slots" in shown
+    assert "overlap" in shown

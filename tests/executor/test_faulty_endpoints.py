@@ -24,7 +24,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.types import JSONObject, ModelRequest
 
 AT_ONCE = Retry(attempts=5, base=0.0, cap=0.0)
-SHORT = 0.08
+SHORT = 0.25
 KEYS = itertools.count()
 """A key of its own for each test: what one was told of a rate limit holds for all of the key."""
 

@@ -19,7 +19,7 @@ from longthought import Store, Workflow, strategies, tool
 from longthought.errors import InvalidInput
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models import BackendSettings, Failover, OpenAIModel, resolve_model
-from longthought.orchestrator.models.placement import SLACK, Holdings, Seat, ranked
+from longthought.orchestrator.models.placement import SLACK, Holdings, Standing, ranked
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.types import Scheduling
 from tests.models.strangers import stranger
@@ -30,29 +30,29 @@ REQUEST: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
 # -- the rule -----------------------------------------------------------------------------------
 
 
-def seats(*in_flight: int | None, slots: int = 8) -> list[Seat]:
+def standings(*in_flight: int | None, slots: int = 8) -> list[Standing]:
     """Endpoints with so many calls; None is one that is out."""
-    return [Seat(count is not None, count or 0, slots) for count in in_flight]
+    return [Standing(count is not None, count or 0, slots) for count in in_flight]
 
 
 @pytest.mark.parametrize(
     ("state", "home", "kin", "order"),
     [
-        (seats(0, 0), None, [], [0, 1]),  # the first listed of equals
-        (seats(3, 1), None, [], [1, 0]),
-        (seats(7, 0), 0, [], [0, 1]),  # it has a free slot
-        (seats(8, 5), 0, [], [0, 1]),  # a wait, and not a long one
-        (seats(8, 4), 0, [], [0, 1]),
-        (seats(8, 3), 0, [], [1, 0]),  # the other is more than half a set of slots emptier
-        (seats(20, 16), 0, [], [0, 1]),  # both have a queue
-        (seats(None, 3), 0, [0], [1]),  # it is out
-        (seats(2, 2, 2), None, [2], [2, 0, 1]),  # where the run's beginning is
-        (seats(4, 0), None, [0], [0, 1]),
-        (seats(5, 0), None, [0], [1, 0]),
-        (seats(5, 4, 0), None, [0, 1], [1, 2, 0]),  # of several the least loaded
-        (seats(0, 8, 1), 1, [1, 2], [2, 0, 1]),  # the home is full: next to its kin
-        (seats(None, None), 0, [0], []),
-        (seats(5), 0, [], [0]),
+        (standings(0, 0), None, [], [0, 1]),  # the first listed of equals
+        (standings(3, 1), None, [], [1, 0]),
+        (standings(7, 0), 0, [], [0, 1]),  # it has a free slot
+        (standings(8, 5), 0, [], [0, 1]),  # a wait, and not a long one
+        (standings(8, 4), 0, [], [0, 1]),
+        (standings(8, 3), 0, [], [1, 0]),  # the other is more than half a set of slots emptier
+        (standings(20, 16), 0, [], [0, 1]),  # both have a queue
+        (standings(None, 3), 0, [0], [1]),  # it is out
+        (standings(2, 2, 2), None, [2], [2, 0, 1]),  # where the run's beginning is
+        (standings(4, 0), None, [0], [0, 1]),
+        (standings(5, 0), None, [0], [1, 0]),
+        (standings(5, 4, 0), None, [0, 1], [1, 2, 0]),  # of several the least loaded
+        (standings(0, 8, 1), 1, [1, 2], [2, 0, 1]),  # the home is full: next to its kin
+        (standings(None, None), 0, [0], []),
+        (standings(5), 0, [], [0]),
         ([], None, [], []),
     ],
 )
@@ -60,27 +60,31 @@ def test_the_rule(state, home, kin, order):
     assert ranked(state, home, kin) == order
 
 
-SEATS = st.lists(
-    st.builds(Seat, st.booleans(), st.integers(0, 40), st.integers(1, 16)), min_size=1, max_size=6
+STANDINGS = st.lists(
+    st.builds(Standing, st.booleans(), st.integers(0, 40), st.integers(1, 16)),
+    min_size=1,
+    max_size=6,
 )
 PLACES = st.integers(0, 5)
 
 
-@given(SEATS, st.none() | PLACES, st.sets(PLACES))
+@given(STANDINGS, st.none() | PLACES, st.sets(PLACES))
 def test_on_any_state(state, home, kin):
     kin = {place for place in kin if place < len(state)}
     home = home if home is not None and home < len(state) else None
     order = ranked(state, home, kin)
-    open_ones = [place for place, seat in enumerate(state) if seat.open]
+    open_ones = [place for place, standing in enumerate(state) if standing.open]
     assert sorted(order) == open_ones  # each that is open, once, and no other
     if not order:
         return
     least = min(state[place].load for place in open_ones)
-    chosen, seat = order[0], state[order[0]]
+    chosen, standing = order[0], state[order[0]]
     # nobody queues for the sake of a prefix while another is much emptier
-    assert seat.load <= least + SLACK or (chosen == home and seat.in_flight < seat.slots)
+    assert standing.load <= least + SLACK or (
+        chosen == home and standing.in_flight < standing.slots
+    )
     if chosen != home and chosen not in kin:
-        assert seat.load == least
+        assert standing.load == least
         assert not [one for one in kin & set(open_ones) if state[one].load <= least + SLACK]
     if home in open_ones and state[home].in_flight < state[home].slots:
         assert chosen == home

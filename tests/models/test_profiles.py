@@ -93,6 +93,7 @@ def test_facts_are_recorded_and_read_again():
         ({"slots": 0}, "slots", "Use 1 or more"),
         ({"slots": True}, "slots", "Use 1 or more"),
         ({"context_window": -1}, "context_window", "Use 1 or more"),
+        ({"context_capacity": 0}, "context_capacity", "Use 1 or more"),
         ({"timeout": 0}, "timeout", "seconds above 0"),
         ({"first_token_timeout": float("nan")}, "first_token_timeout", "seconds above 0"),
         ({"requests_per_minute": 0.5}, "requests_per_minute", "from 1"),
@@ -252,3 +253,16 @@ def test_the_profiles_of_the_page_can_be_used(tmp_path):
     known = set(re.findall(r"`(\w+)`", page.partition("## Profile")[2].partition("## Kinds")[0]))
     recorded = {"order", "seed", "wrap", "source"}
     assert {field.name for field in fields(BackendSettings)} - recorded <= known
+
+
+@pytest.mark.parametrize("name", ["local/qwen3", "embedded"])
+def test_the_memory_of_a_backend_is_that_of_its_models(name):
+    one = BackendSettings(base_url="http://h/v1", context_capacity=120_000)
+    backends = {"local": one, "embedded": BackendSettings(context_capacity=120_000)}
+    assert resolve_model(name, backends=backends).context_capacity == 120_000
+    plain = {"local": BackendSettings(base_url="http://h/v1")}
+    assert resolve_model(name, backends=plain).context_capacity is None
+    both = BackendSettings(base_urls=["http://g/v1", "http://h/v1"], context_capacity=120_000)
+    assert resolve_model("local/q", backends={"local": both}).context_capacity == 240_000
+    apart = replace(both, placement="load")  # a branch may go elsewhere with every call
+    assert resolve_model("local/q", backends={"local": apart}).context_capacity is None

@@ -56,10 +56,10 @@ class BackendSettings:
     variables, as in ``{"authorization": "Bearer $TOKEN"}``.
 
     ``slots`` is calls in flight at once, at each address, as the rates are of each, and as
-    ``context_capacity`` is: the tokens of all contexts together that a server keeps in memory.
-    ``context_window`` is in tokens, ``timeout``, ``connect_timeout`` and ``first_token_timeout``
-    are in seconds. ``price`` is in dollars per million tokens: ``{"input": 0.2, "output": 0.8,
-    "cached": 0.05}``.
+    ``context_capacity`` is: the memory of a server for the contexts of all calls together (its KV
+    cache), in tokens. ``context_window`` is in tokens, ``timeout``, ``connect_timeout`` and
+    ``first_token_timeout`` are in seconds. ``price`` is in dollars per million tokens:
+    ``{"input": 0.2, "output": 0.8, "cached": 0.05}``.
     ``capabilities`` replaces single capabilities. An address that failed is left out for
     ``cooldown`` seconds at first; ``placement`` is how one of several is chosen, as in
     :class:`~longthought.orchestrator.models.failover.Failover`. ``priority`` (true, or which

@@ -42,8 +42,9 @@ class EmbeddedModel:
     ``name`` is one of :data:`MODELS`, with or without its ``embedded/``: ``embedded`` has every
     task, each other name one. Every task has a network and an engine of its own, made when its
     first question comes. ``slots`` replies of a task are decoded together, more may wait;
-    ``cache_bytes`` bounds its prefix cache. ``network`` replaces the weights of a model with one
-    task (a control with random ones, a copy trained further).
+    ``cache_bytes`` bounds its prefix cache. Its contexts are short and cheap to compute, so nobody
+    keeps room for them unless a ``context_capacity`` is given, in tokens. ``network`` replaces the
+    weights of a model with one task (a control with random ones, a copy trained further).
 
     The last user message is the question; the first task that understands it answers. The reply is
     a chain of thought; a direct answer if ``reasoning_effort`` is "none"; and if a tool
@@ -56,13 +57,14 @@ class EmbeddedModel:
         name: str = ALL_TASKS,
         *,
         slots: int = 16,
+        context_capacity: int | None = None,
         network: Network | None = None,
         cache_bytes: int = 16 * 2**20,
     ) -> None:
         if slots < 1:
             raise InvalidInput("slots", "at least one is needed")
         self.name = name if name in MODELS else f"{ALL_TASKS}/{name}"
-        self.slots = slots
+        self.slots, self.context_capacity = slots, context_capacity
         self._weights = {weights.task.name: weights for weights in _weights(self.name, network)}
         self._tasks = [weights.task for weights in self._weights.values()]
         self._cache_bytes = cache_bytes

@@ -66,6 +66,9 @@ class OpenAIModel:
     that is another. ``base_url`` is taken from ``OPENAI_BASE_URL`` if not given, the key from the
     variable named by ``api_key_env``. A key is needed for OpenAI itself only.
 
+    ``context_capacity`` is the memory of its server for all contexts together (the KV cache), in
+    tokens, as far as it is known: with it branches keep their contexts over short waits. It may be
+    set later.
     ``api`` is the protocol: Chat Completions, which every server speaks, or Responses.
     ``samples_per_call`` above 1 asks for that many samples of one question with one call (``n``),
     which reads their prompt once, where they are wanted at the same moment.
@@ -80,8 +83,7 @@ class OpenAIModel:
     ``max_tokens_field`` is ``max_tokens`` or ``max_completion_tokens``, by default what the model
     is known to want. ``send_reasoning`` sends visible reasoning back in the field it came in.
     ``extra_body`` is added to every request. ``parameters`` say how requests are to be served.
-    ``context_capacity`` is how many tokens of all contexts together the endpoint keeps in memory,
-    as far as that is known. Neither headers, key nor cache salt ever show in an error.
+    Neither headers, key nor cache salt ever show in an error.
     """
 
     def __init__(
