@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState
 from longthought.budgets.states import TRANSITIONS
 from longthought.orchestrator.strategies.policy import Ask, Outcome
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
+
+if TYPE_CHECKING:
+    from longthought.orchestrator.effects.early_starts import EarlyStarts
 
 __all__ = ["Branch", "Decided"]
 
@@ -59,6 +62,8 @@ class Branch:
     tokens: int = 0
     acting: int = 0
     """Tools that run for it now."""
+    early: EarlyStarts | None = None
+    """Tools that were started before the reply that asks for them had ended."""
     status: str = "new"
     reason: str = ""
     task: Any = None

@@ -76,6 +76,8 @@ class Definition:
     max_output_tokens: int = 4096
     """Output tokens of one reply when a limit has to be divided and the user set none."""
     retry: Retry = field(default_factory=Retry)
+    early_start: bool = True
+    """Whether tools may start before the reply that asks for them has ended."""
     graph: Builder | None = None
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""

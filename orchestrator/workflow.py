@@ -74,6 +74,8 @@ class Workflow:
         max_turns: tool turns of one branch before it has to answer.
         max_output_tokens: output tokens of one reply where a limit is divided and none is given.
         retry: how failed model calls are tried again.
+        early_start: start a tool that only looks (``pure``, ``read``), costs nothing and needs no
+            approval as soon as its arguments are complete, while the reply still streams.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
         prices: a price book, or the TOML file with your own prices.
         backend: settings for models that are given by name and have none in ``backends``.
@@ -103,6 +105,7 @@ class Workflow:
         max_turns: int = 32,
         max_output_tokens: int = 4096,
         retry: Retry | None = None,
+        early_start: bool = True,
         store: Store | str | None = None,
         prices: PriceBook | Path | None = None,
         backend: BackendSettings | None = None,
@@ -137,6 +140,7 @@ class Workflow:
             max_turns=max_turns,
             max_output_tokens=max_output_tokens,
             retry=retry or Retry(),
+            early_start=early_start,
             graph=graph,
             source=source,
         )

@@ -121,6 +121,9 @@ class EffectFinished(_Event):
     clock: list[float] = Field(default_factory=list)
     """Queued, started, ended: wall time in seconds since the epoch."""
     attempt: int = 1
+    early: JSONObject = Field(default_factory=dict)
+    """Of a tool that began before the reply that asks for it had ended: ``seconds`` by how much,
+    and how many pieces (``tokens``) of it were still to come."""
     replayable: bool = True
     """False when the record was redacted and the run cannot be replayed from it."""
 

@@ -26,6 +26,7 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.effects.early_starts import early_starts
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event
@@ -71,6 +72,8 @@ class ModelCall:
     """Whether it continues a reply that was cut short: not worth a prompt for a few tokens."""
     least_output: int = 0
     """Output tokens below which the call is of no use."""
+    acts: bool = False
+    """Whether the tools that the reply asks for are called next, whatever else it says."""
 
     def request(self, session: Session) -> ModelRequest:
         """The request as the model gets it."""
@@ -182,6 +185,7 @@ class _LiveCall:
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
+        self.early = early_starts(session, frame.branch) if call.acts and call.tools else None
         self.prompt_tokens = 0
         self.emitted = 0
         self.tried = False
@@ -231,6 +235,10 @@ class _LiveCall:
                     await self._committed()  # what is decided should not wait in memory for a slot
                 await self._or_release(permit.__aenter__())
             return await self._generate()
+        except BaseException:
+            if self.early is not None:
+                self.early.drop()
+            raise
         finally:
             if permit is not None:
                 permit.release()
@@ -353,10 +361,14 @@ class _LiveCall:
         return self.grant.tokens
 
     def _emitter(self) -> JSON:
-        show = self.session.deltas(self.frame.branch)
+        show, early = self.session.deltas(self.frame.branch), self.early
+        if early is not None:
+            early.begin()
 
         def emit(delta: Delta) -> None:
             self.emitted += delta.tokens
+            if delta.call is not None and early is not None:
+                early.told(delta.index, delta.call, self.emitted)
             if show is not None:
                 show(delta)
 
@@ -488,6 +500,8 @@ class _LiveCall:
             reply["usage"] = usage.to_json()
         if reply["finish_reason"] in ("length", "cut") and self._cut_short():
             reply["granted"] = self.grant.tokens
+        if self.early is not None:
+            self.early.settle(reply, self.emitted)
         actual = usage_amount(self.price, usage)
         reservation = self.reservation
 

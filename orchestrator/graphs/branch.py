@@ -87,6 +87,7 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
         output,
         continues,
         state.get("ids", ())[: len(messages) - continues],
+        acts=branch is not None,
     )
     reply = await whole_reply(session, call, defer=branch is not None)
     messages = _joined(messages, reply["message"], continues)
@@ -214,7 +215,11 @@ async def run_branch(ctx: Context, branch: Branch) -> None:
     state: Thought = {"messages": branch.messages}
     definition = ctx.session.definition
     limit = 3 * (definition.max_turns + definition.output_retries) + 10
-    await _branch_walk().run(state, ctx, limit=limit)
+    try:
+        await _branch_walk().run(state, ctx, limit=limit)
+    finally:
+        if branch.early is not None:
+            await branch.early.close()
 
 
 # -- details --------------------------------------------------------------------------------
