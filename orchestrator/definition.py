@@ -21,6 +21,9 @@ __all__ = ["Definition", "Retry"]
 
 FINAL_PROMPT = "Give your final answer now, as briefly as you can."
 STEP_PROMPT = "Go on with the next step."
+ANSWER_LEAD = "\n\nThe answer:"
+ANSWER_PROMPT = "That is enough thinking. Give your answer now."
+ACT_PROMPT = "That is enough thinking. Give your answer now, or call the tool that you need."
 CONTINUE_PROMPT = "Go on exactly where you stopped, and repeat nothing."
 
 

@@ -121,6 +121,7 @@ class Workflow:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+        _check_sampling(sampling or {})
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
@@ -397,6 +398,13 @@ def _check_names(name: str, tools: Sequence[Tool]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    tokens = sampling.get("thinking_tokens", 0)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        fix = "Write a whole number of tokens, or leave it out for no limit"
+        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
 
 
 def _check_question(question: str | Sequence[Message]) -> None:

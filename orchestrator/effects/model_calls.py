@@ -498,7 +498,8 @@ class _LiveCall:
             # our own bound is the better estimate: it knows what earlier calls were counted as
             usage = replace(usage, prompt_tokens=self.prompt_tokens)
             reply["usage"] = usage.to_json()
-        if reply["finish_reason"] in ("length", "cut") and self._cut_short():
+        cut = reply["finish_reason"] in ("length", "cut") and not reply.get("thought_cut")
+        if cut and self._cut_short():
             reply["granted"] = self.grant.tokens
         if self.early is not None:
             self.early.settle(reply, self.emitted)

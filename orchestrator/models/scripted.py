@@ -144,6 +144,8 @@ class ScriptedModel:
             if not self.capabilities.streams:
                 emit = None
             said, finish = await self._say(request, reply["message"], grant, emit)
+            if finish == "cut":
+                reply["thought_cut"] = True
             return self._counted(request, reply, said, finish)
         finally:
             self._in_flight -= 1
@@ -200,9 +202,16 @@ class ScriptedModel:
         grant: Grant,
         emit: Callable[[Delta], None] | None,
     ) -> tuple[Message, FinishReason | None]:
-        """What can be said within the grant, and ``length`` if that was not everything."""
+        """What can be said within the grant, and ``length`` if that was not everything.
+
+        ``cut`` if it thought for longer than it may.
+        """
         deltas = list(_deltas(message))
         complete = _complete(message, len(deltas))
+        thoughts = request.get("sampling", {}).get("thinking_tokens") or len(deltas)
+        cut = thoughts < sum(delta.kind == "reasoning" for delta in deltas)
+        if cut:
+            deltas = deltas[:thoughts]
         wish = request.get("sampling", {}).get("max_tokens", len(deltas))
         done = 0
         while done < len(deltas):
@@ -217,7 +226,7 @@ class ScriptedModel:
                 if emit is not None and number in complete:
                     emit(complete[number])
             done = allowed
-        return message, None
+        return (_first(message, deltas), "cut") if cut else (message, None)
 
     async def _room(self, grant: Grant, done: int, wish: int) -> int:
         """Tokens that may have been said before the next look at the grant."""
