@@ -81,6 +81,8 @@ class Definition:
     retry: Retry = field(default_factory=Retry)
     early_start: bool = True
     """Whether tools may start before the reply that asks for them has ended."""
+    tell_left: tuple[float, ...] = ()
+    """Shares of a limit, ascending, from which on a branch is told what is left."""
     graph: Builder | None = None
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""
@@ -106,6 +108,7 @@ class Definition:
             "max_turns": self.max_turns,
             "graph": graph_shape(self.graph) if self.graph else None,
             **(more if self.typed is not None and self.output_retries != 1 else {}),
+            **({"tell_left": list(self.tell_left)} if self.tell_left else {}),
         }
 
     def tells_schema(self, model: Model, *, step: bool = False) -> bool:

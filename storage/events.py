@@ -38,7 +38,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 EffectKind: TypeAlias = Literal[
-    "model", "tool", "verify", "now", "random", "patch", "signal", "sleep"
+    "model", "tool", "verify", "now", "random", "patch", "signal", "sleep", "left"
 ]
 """What kind of question to the outside world an effect is."""
 
