@@ -76,8 +76,8 @@ class Workflow:
         retry: how failed model calls are tried again.
         early_start: start a tool that only looks (``pure``, ``read``), costs nothing and needs no
             approval as soon as its arguments are complete, while the reply still streams.
-        tell_left: shares of a limit, as ``(0.5, 0.8)``: when so much of one is used, the next prompt
-            of a branch says what is left.
+        tell_left: shares of a limit, as ``(0.5, 0.8)``: when so much of one is used, the next
+            prompt of a branch says what is left.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
         prices: a price book, or the TOML file with your own prices.
         backend: settings for models that are given by name and have none in ``backends``.

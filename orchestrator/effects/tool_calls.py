@@ -100,7 +100,9 @@ class _LiveToolCall:
         # what the branch's last call used is settled: it may be all that this one waits for
         session.enter_chain(self.frame.branch)
         try:
-            reservation = self.early.reservation if self.early else await session.scope.reserve(cost)
+            reservation = (
+                self.early.reservation if self.early else await session.scope.reserve(cost)
+            )
         except BudgetExhausted as error:
             text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
             return self._finish(ToolResult("budget", text))

@@ -10,6 +10,7 @@ from longthought.types import JSON, JSONObject, Message, text_of
 
 __all__ = ["Step", "steps_of"]
 
+_SHOWN = ("name", "arguments", "text", "reasoning", "calls", "finish_reason", "clock", "early")
 _DELETED: Message = {"role": "assistant", "content": "[deleted]"}
 
 
@@ -56,7 +57,7 @@ class Step:
     def to_json(self) -> JSONObject:
         """All fields that say something."""
         value: JSONObject = {"key": self.key, "kind": self.kind, "status": self.status}
-        for name in ("name", "arguments", "text", "reasoning", "calls", "finish_reason", "clock", "early"):
+        for name in _SHOWN:
             if getattr(self, name) not in (None, "", [], {}):
                 value[name] = getattr(self, name)
         if self.kind == "verify":

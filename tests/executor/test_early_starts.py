@@ -304,7 +304,10 @@ async def test_killed_while_it_was_provisional_it_runs_once_more_and_is_recorded
 ) -> None:
     url = server.address("t1,p1,hold")
     command = [sys.executable, "-m", "tests.executor.early_worker", url, str(tmp_path), "killed"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    }
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -439,9 +442,7 @@ async def test_a_tool_that_asks_for_an_effect_is_called_again_in_its_place(
 async def test_it_can_be_switched_off(sqlite_store: Store) -> None:
     seen = Seen()
     seen.gate.set()
-    workflow = scripted(
-        sqlite_store, [seen.adder(None)], call("add", a=1, b=2), early_start=False
-    )
+    workflow = scripted(sqlite_store, [seen.adder(None)], call("add", a=1, b=2), early_start=False)
     result = await run(workflow, watch=seen.watch)
     assert seen.at_begin == [seen.deltas]
     (event,) = finished(await sqlite_store.read(result.id))

@@ -66,9 +66,7 @@ async def test_it_is_told_once_for_each_share_and_replayed(sqlite_store: Store) 
     free = await workflow_of(sqlite_store, Agent(), budget=Budget()).run("What is it?")
     limit = free.spent["tokens"] * 6 // 5
     agent = Agent()
-    workflow = workflow_of(
-        sqlite_store, agent, budget=Budget(tokens=limit), tell_left=(0.3, 0.6)
-    )
+    workflow = workflow_of(sqlite_store, agent, budget=Budget(tokens=limit), tell_left=(0.3, 0.6))
     result = await workflow.run("What is it?")
     assert (result.status, result.answer) == ("completed", "7")
     told = agent.told()

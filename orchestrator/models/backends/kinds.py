@@ -31,8 +31,8 @@ class Kind:
     repeats that message, so that only a streamed one can be joined to it. All that can take the
     two fields of vLLM for it, ``continue_final_message`` and ``add_generation_prompt``.
     ``max_tokens_field`` is None where it follows from the name of the model. ``reasoning`` is the
-    field in which visible reasoning comes, ``thinking_field`` the parameter of Chat Completions after
-    as many tokens of which it ends a thought by itself. ``samples``: takes ``n``. ``structured``: keeps to a
+    field in which visible reasoning comes; ``thinking_field`` the parameter of Chat Completions by
+    which the server ends a thought itself. ``samples``: takes ``n``. ``structured``: keeps to a
     JSON schema. ``responses``: has ``/responses`` beside Chat Completions. ``seeds``: equal seeds
     draw equal replies, as far as it promises. ``cached``: reports cached tokens; "option" if it
     has to be started with one.

@@ -77,7 +77,8 @@ class OpenAIModel:
     ``{"continues": True}`` for vLLM or ``{"honours_max_tokens": False}``.
     ``max_tokens_field`` is ``max_tokens`` or ``max_completion_tokens``, by default what the model
     is known to want; ``thinking_field`` the parameter by which the server itself ends a thought
-    after so many tokens, if it has one. ``send_reasoning`` sends visible reasoning back in the field it came in.
+    after so many tokens, if it has one. ``send_reasoning`` sends visible reasoning back in the
+    field it came in.
     ``extra_body`` is added to every request. Neither headers nor key ever show in an error.
     """
 
