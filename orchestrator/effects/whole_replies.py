@@ -27,7 +27,7 @@ async def whole_reply(session: Session, call: ModelCall, *, defer: bool = False)
     asked anew, with twice the room, and so is one whose decoder keeps to a schema: it would begin
     the answer again. What was said stands when nothing more is to be had.
 
-    Where thinking was cut for its own limit (``sampling.thinking_tokens``), the answer is asked for.
+    Where a thought was cut for its own limit (``thinking_tokens``), the answer is asked for.
 
     Raises:
         BackendError, BudgetExhausted, QuestionRefused: of the first call, see :func:`call_model`,

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies, verifiers
+from longthought.budgets import Clocks
 from longthought.errors import InvalidInput
+from longthought.orchestrator import runs
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.storage.events import parse_event
 from longthought.tools import tool
@@ -106,10 +108,8 @@ async def test_no_other_key_changes(sqlite_store: Store) -> None:
 async def test_seconds_are_told_as_they_were_recorded(
     sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longthought.orchestrator import runs
-
     now = 0.0
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now)
+    monkeypatch.setattr(runs, "Clocks", lambda _: Clocks(lambda: now))
 
     class Slow(Agent):
         def __call__(self, request: ModelRequest) -> Any:
