@@ -21,6 +21,7 @@ from benchmarks.protocol_server import ProtocolServer, protocol_server
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Scope
 from longthought.orchestrator import runs
+from longthought.orchestrator.cli.show import print_tree
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
@@ -109,7 +110,10 @@ def nothing_is_held(workflow: Workflow, scopes: list[Scope]) -> None:
 
 
 async def test_the_first_of_three_starts_with_most_of_the_reply_to_come(
-    server: ProtocolServer, sqlite_store: Store, scopes: list[Scope]
+    server: ProtocolServer,
+    sqlite_store: Store,
+    scopes: list[Scope],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     seen = Seen()
     seen.gate.set()
@@ -124,6 +128,8 @@ async def test_the_first_of_three_starts_with_most_of_the_reply_to_come(
     assert first.body["early"]["tokens"] >= 0.4 * seen.deltas
     steps = {step.key: step for step in run_tree(recording).searches[0].branches[0].steps}
     assert steps[first.key].early == first.body["early"]
+    print_tree(run_tree(recording), clocks=True)
+    assert "early by" in " ".join(capsys.readouterr().out.split())
     assert result.spent["tool_calls"] == 3
     nothing_is_held(workflow, scopes)
     replayed = await workflow.replay(result.id)
@@ -370,15 +376,21 @@ async def test_a_read_behind_a_write_waits_for_it(sqlite_store: Store) -> None:
     assert ["early" in event.body for event in events] == [True, False, False]
 
 
+@pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("limit", [0, 1, 2])
 async def test_the_limit_on_tool_calls_holds(
-    sqlite_store: Store, scopes: list[Scope], limit: int
+    sqlite_store: Store, scopes: list[Scope], limit: int, early: bool
 ) -> None:
+    """Also for calls of one reply: what waits for the call beside it is served when that ends."""
     seen = Seen()
     seen.gate.set()
     calls = [call("add", a=1, b=n, note="x " * 10) for n in range(3)]
     workflow = scripted(
-        sqlite_store, [seen.adder(None)], *calls, budget=Budget(tool_calls=limit), parallel=1
+        sqlite_store,
+        [seen.adder(None)],
+        *calls,
+        budget=Budget(tool_calls=limit),
+        early_start=early,
     )
     result = await run(workflow)
     assert (result.answer, len(seen.begun)) == ("7", limit)
