@@ -11,6 +11,9 @@ MODES = {
     "tN": "N turns with tool calls before the final text (default 0)",
     "pN": "N tool calls in each of them (default 1)",
     "wN": "a final text of N words",
+    "longN": "every tool call of a turn but the first has an argument of N words more",
+    "hold": "stop in mid-reply, behind the first tool call, until somebody asks for /release",
+    "thinkN": "N words of visible reasoning before the first message of a conversation",
     "ignore-max": "never stop at the maximum",
     "hidden": "40 reasoning tokens in the usage that nobody sees",
     "reasoning": "visible reasoning in `reasoning_content`",
@@ -53,7 +56,8 @@ class Shares:
     """Modes that hold for a share of calls: ``drop@30`` drops 30 % of the calls of an address.
 
     Which ones depends on nothing but the address and how many calls of it came before. ``usual`` is
-    the share of a mode that names none: ``drop@``. ``drawn`` counts the draws that hit.
+    the share of a mode that names none: ``drop@``; ``drop@first`` drops the first call alone.
+    ``drawn`` counts the draws that hit.
     """
 
     def __init__(self) -> None:
@@ -70,7 +74,11 @@ class Shares:
         for mode in address.split(","):
             name, shared, share = mode.partition("@")
             draw = random.Random(f"{address}/{mode}/{self._calls[address]}")
-            if not shared or draw.random() < float(share or self.usual) / 100:
+            if share == "first":
+                hit = self._calls[address] == 1
+            else:
+                hit = not shared or draw.random() < float(share or self.usual) / 100
+            if hit:
                 drawn.append(name)
                 self.drawn[address] += bool(shared)
         return ",".join(drawn)

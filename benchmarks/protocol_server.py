@@ -58,10 +58,16 @@ class ProtocolServer:
         self.open: set[Any] = set()
         self.shares = Shares()
         self.limits: dict[str, RateLimit] = {}
+        self.released = asyncio.Event()
 
     def address(self, modes: str = "t0") -> str:
         """The base URL under which the server behaves as ``modes`` say, separated by commas."""
         return f"{self.url}/{modes}/v1"
+
+    def release(self) -> None:
+        """Let the streams go on that the mode ``hold`` stopped, and all that come later."""
+        with urllib.request.urlopen(f"{self.url}/release", timeout=10) as answer:
+            answer.read()
 
     def stats(self) -> dict[str, int]:
         """What was received and sent: calls, prompt_tokens, completion_tokens, lost, in_flight."""
@@ -103,6 +109,15 @@ class _Job:
             if mode.startswith(letters) and mode[len(letters) :].isdigit():
                 return int(mode[len(letters) :])
         return default
+
+    def behind_first_call(self) -> int:
+        """How many parts of a streamed Chat Completion come before its second tool call."""
+        heads = [
+            number
+            for number, piece in enumerate(self.pieces)
+            if piece.get("tool_calls", [{}])[0].get("id")
+        ]
+        return 3 + (heads[1] if len(heads) > 1 else len(self.pieces))
 
     @property
     def finish(self) -> str:
@@ -153,6 +168,8 @@ class _Job:
         if self.has("opaque"):
             pieces += [{"reasoning": word} for word in _THOUGHT]
             pieces[0]["reasoning_details"] = [{"index": 0, "type": "secret", "data": "s3"}]
+        if turn == 0:
+            pieces += [{"reasoning_content": "hm "} for _ in range(self.number("think"))]
         if self.has("refusal"):
             return [*pieces, *({"refusal": word} for word in ("I", " cannot", "."))]
         if turn < self.number("t"):
@@ -167,6 +184,9 @@ class _Job:
 
     def _call(self, turn: int, index: int) -> Iterator[dict[str, Any]]:
         arguments = json.dumps({"a": turn, "b": index + 1})
+        more = ["word "] * self.number("long") if index else []
+        if more:
+            arguments = arguments[:-1] + ', "note": "'
         if self.has("bad-arguments"):
             arguments = arguments.replace(":", "=")
         head: dict[str, Any] = {"index": index, "id": f"call_{turn}{index}", "type": "function"}
@@ -176,7 +196,7 @@ class _Job:
         if self.has("opaque"):
             head["extra_content"] = {"signature": "s4"}
         yield {"tool_calls": [head]}
-        for part in (arguments[:6], arguments[6:]):
+        for part in (arguments[:6], arguments[6:], *more, *(['"}'] if more else [])):
             yield {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
 
     def _add_call(self, calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
@@ -227,7 +247,9 @@ class _Connection(asyncio.Protocol):
         self.take(first.split(" ")[1], headers, rest[:length])
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        if path == "/stats":
+        if path in ("/stats", "/release"):
+            if path == "/release":
+                self.server.released.set()
             self.reply(200, dict(self.server.counts))
             return
         modes, _, endpoint = path.lstrip("/").partition("/")
@@ -244,7 +266,7 @@ class _Connection(asyncio.Protocol):
         self.answered += 1
         if self.over_limit(job, modes) or self.refused(job, headers):
             return
-        if job.silent or any(map(job.has, ("slow", "hang", "bytes", "alive"))):
+        if job.silent or any(map(job.has, ("slow", "hang", "bytes", "alive", "hold"))):
             self.task = asyncio.get_running_loop().create_task(self.in_time(job))
         else:
             self.transport.write(b"".join(self.parts(job)))
@@ -327,7 +349,10 @@ class _Connection(asyncio.Protocol):
             if job.has("bytes"):
                 whole = b"".join(data)
                 data = [whole[i : i + 7] for i in range(0, len(whole), 7)]
-            for part in data:
+            behind = job.behind_first_call() if job.has("hold") else -1
+            for number, part in enumerate(data):
+                if number == behind:
+                    await self.server.released.wait()
                 await asyncio.sleep(_PAUSE if job.has("slow") else 0)
                 self.transport.write(part)
                 done += job.has("slow") and part is not data[0]
@@ -335,7 +360,8 @@ class _Connection(asyncio.Protocol):
                 await asyncio.Event().wait()
         finally:
             counts["in_flight"] -= 1
-            self.sent(job, job.completion_tokens if job.silent or job.has("bytes") else done)
+            whole = job.silent or job.has("bytes") or job.has("hold")
+            self.sent(job, job.completion_tokens if whole else done)
 
     def parts(self, job: _Job) -> list[bytes]:
         """The bytes of the answer; streamed, one item for the head and one for each event."""

@@ -19,6 +19,7 @@ __all__ = [
     "LongthoughtError",
     "MissingExtra",
     "PolicyError",
+    "Provisional",
     "QuestionRefused",
     "ReplayStopped",
     "RunBusy",
@@ -221,6 +222,13 @@ class Suspended(ControlFlow):
     def __init__(self, name: str, key: str) -> None:
         super().__init__(name)
         self.name, self.key = name, key
+
+
+class Provisional(ControlFlow):
+    """Raised in a tool that was started early and asks for an effect: nothing may be recorded yet.
+
+    The call is made again, in its place, when the reply that asks for it counts.
+    """
 
 
 class ReplayStopped(ControlFlow):

@@ -98,7 +98,9 @@ class Sampling(TypedDict, total=False):
     """How a reply is drawn. Absent means the backend's default.
 
     ``max_tokens`` is the user's own wish for one reply (tokens); what the budget grants beside it
-    is a result of the call and no part of the request.
+    is a result of the call and no part of the request. ``thinking_tokens`` limits the visible
+    reasoning that comes before it says anything: then the thought is cut and the answer asked for.
+    0 asks for no reasoning where the backend can be told, and cuts nothing.
     """
 
     temperature: float
@@ -107,6 +109,7 @@ class Sampling(TypedDict, total=False):
     stop: list[str]
     max_tokens: int
     reasoning_effort: str
+    thinking_tokens: int
     logprobs: bool
 
 
@@ -180,7 +183,8 @@ class ModelReply(TypedDict):
 
     ``stopped_by`` is the stop string that ended the reply, None if it ended otherwise; it is
     missing where none was asked for or the backend does not tell. ``granted`` is there when the
-    budget granted fewer output tokens than were wished for, and they were used up.
+    budget granted fewer output tokens than were wished for, and they were used up. ``thought_cut``
+    is there when ``sampling.thinking_tokens`` were used up before anything was said.
     """
 
     message: Message
@@ -191,6 +195,7 @@ class ModelReply(TypedDict):
     logprobs: NotRequired[list[JSONObject]]
     stopped_by: NotRequired[str | None]
     granted: NotRequired[int]
+    thought_cut: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)

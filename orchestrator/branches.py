@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState
@@ -15,6 +15,9 @@ from longthought.budgets.states import TRANSITIONS
 from longthought.orchestrator.seats import Seat
 from longthought.orchestrator.strategies.policy import Ask, Outcome
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
+
+if TYPE_CHECKING:
+    from longthought.orchestrator.effects.early_starts import EarlyStarts
 
 __all__ = ["Branch", "Decided"]
 
@@ -61,6 +64,8 @@ class Branch:
     tokens: int = 0
     acting: list[str] = field(default_factory=list)
     """The names of the tools that run for it now, in their order."""
+    early: EarlyStarts | None = None
+    """Tools that were started before the reply that asks for them had ended."""
     status: str = "new"
     reason: str = ""
     task: Any = None
@@ -80,10 +85,11 @@ class Branch:
         """
         slot, running = self.seat.slot, self.acting
         insort(running, tool)
-        if slot.state is BranchState.ACTING:
-            slot.joined("+".join(dict.fromkeys(running)), f"{len(running)} at once")
+        shape: Hashable = size.bit_length() if len(running) == 1 else f"{len(running)} at once"
+        if slot.state is BranchState.ACTING:  # others run, or it began while the reply streamed
+            slot.joined("+".join(dict.fromkeys(running)), shape)
         elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
-            slot.move(BranchState.ACTING, tool=tool, shape=size.bit_length())
+            slot.move(BranchState.ACTING, tool=tool, shape=shape)
         completed = False
         try:
             yield

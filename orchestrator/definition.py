@@ -21,6 +21,9 @@ __all__ = ["Definition", "Retry"]
 
 FINAL_PROMPT = "Give your final answer now, as briefly as you can."
 STEP_PROMPT = "Go on with the next step."
+ANSWER_LEAD = "\n\nThe answer:"
+ANSWER_PROMPT = "That is enough thinking. Give your answer now."
+ACT_PROMPT = "That is enough thinking. Give your answer now, or call the tool that you need."
 CONTINUE_PROMPT = "Go on exactly where you stopped, and repeat nothing."
 
 
@@ -76,6 +79,10 @@ class Definition:
     max_output_tokens: int = 4096
     """Output tokens of one reply when a limit has to be divided and the user set none."""
     retry: Retry = field(default_factory=Retry)
+    early_start: bool = True
+    """Whether tools may start before the reply that asks for them has ended."""
+    tell_left: tuple[float, ...] = ()
+    """Shares of a limit, ascending, from which on a branch is told what is left."""
     graph: Builder | None = None
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""
@@ -101,6 +108,7 @@ class Definition:
             "max_turns": self.max_turns,
             "graph": graph_shape(self.graph) if self.graph else None,
             **(more if self.typed is not None and self.output_retries != 1 else {}),
+            **({"tell_left": list(self.tell_left)} if self.tell_left else {}),
         }
 
     def tells_schema(self, model: Model, *, step: bool = False) -> bool:

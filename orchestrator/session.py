@@ -106,6 +106,7 @@ class Session:
     _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
     _definitions: dict[tuple[str, ...], list[ToolDefinition]] = field(default_factory=dict)
+    _has_early_tools: bool | None = None
 
     @property
     def journal(self) -> Journal:
@@ -166,6 +167,13 @@ class Session:
     def costs_money(self) -> bool:
         """Whether any model of the run has a price other than nothing."""
         return any(self.price_of(model) not in (None, FREE) for model in self.models)
+
+    @property
+    def has_early_tools(self) -> bool:
+        """Whether any tool of the run may start before the reply that asks for it has ended."""
+        if self._has_early_tools is None:
+            self._has_early_tools = any(tool.spec.droppable for tool in self.tools.values())
+        return self._has_early_tools
 
     def used_up(self) -> str | None:
         """The limit that leaves nothing to think with. Tool calls and free models need none."""

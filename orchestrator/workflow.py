@@ -76,6 +76,10 @@ class Workflow:
         max_turns: tool turns of one branch before it has to answer.
         max_output_tokens: output tokens of one reply where a limit is divided and none is given.
         retry: how failed model calls are tried again.
+        early_start: start a tool that only looks (``pure``, ``read``), costs nothing and needs no
+            approval as soon as its arguments are complete, while the reply still streams.
+        tell_left: shares of a limit, as ``(0.5, 0.8)``: when so much of one is used, the next
+            prompt of a branch says what is left.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
         prices: a price book, or the TOML file with your own prices.
         backend: settings for models that are given by name and have none in ``backends``.
@@ -105,6 +109,8 @@ class Workflow:
         max_turns: int = 32,
         max_output_tokens: int = 4096,
         retry: Retry | None = None,
+        early_start: bool = True,
+        tell_left: Sequence[float] = (),
         store: Store | str | None = None,
         prices: PriceBook | Path | None = None,
         backend: BackendSettings | None = None,
@@ -120,6 +126,7 @@ class Workflow:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+        _check_sampling(sampling or {})
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
@@ -139,6 +146,8 @@ class Workflow:
             max_turns=max_turns,
             max_output_tokens=max_output_tokens,
             retry=retry or Retry(),
+            early_start=early_start,
+            tell_left=_checked_shares(tell_left),
             graph=graph,
             source=source,
         )
@@ -400,6 +409,24 @@ def _check_names(name: str, tools: Sequence[Tool]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    tokens = sampling.get("thinking_tokens", 0)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        fix = "Write a whole number of tokens, or leave it out for no limit"
+        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
+
+
+def _checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
+    fix = "Write shares between 0 and 1, as (0.5, 0.8)"
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise InvalidInput("tell_left", f"{shares!r} is no list of shares", fix)
+    for share in shares:
+        number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not number or not 0 < share < 1:
+            raise InvalidInput("tell_left", f"{share!r} is no share of a limit", fix)
+    return tuple(sorted(set(shares)))
 
 
 def _check_question(question: str | Sequence[Message]) -> None:

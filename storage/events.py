@@ -38,7 +38,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 EffectKind: TypeAlias = Literal[
-    "model", "tool", "verify", "now", "random", "patch", "signal", "sleep"
+    "model", "tool", "verify", "now", "random", "patch", "signal", "sleep", "left"
 ]
 """What kind of question to the outside world an effect is."""
 
@@ -136,6 +136,9 @@ class EffectFinished(_Event):
     """What happened to the leases of this line of thought since its last event: what, backend,
     when (on that clock), tokens."""
     attempt: int = 1
+    early: JSONObject = Field(default_factory=dict)
+    """Of a tool that began before the reply that asks for it had ended: ``seconds`` by how much,
+    and how many pieces (``tokens``) of it were still to come."""
     replayable: bool = True
     """False when the record was redacted and the run cannot be replayed from it."""
 

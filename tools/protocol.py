@@ -114,6 +114,12 @@ class ToolSpec:
         """Whether a call may be made again without doing its effect twice."""
         return self.effect in ("pure", "read") or self.idempotent
 
+    @property
+    def droppable(self) -> bool:
+        """Whether nobody is the worse for a call whose result is dropped: it may start early."""
+        looks = self.effect in ("pure", "read")
+        return looks and not self.cost_usd and self.approval == "never"
+
     def definition(self) -> ToolDefinition:
         """The tool as the model sees it."""
         return {

@@ -175,6 +175,9 @@ class _Painter:
             parts.append(f"at {step.clock[1] - self.begun:.3f} s")
             if step.queued and step.queued >= 0.0005:
                 parts.append(f"waited {seconds(step.queued)}")
+            if step.early:
+                ahead = f"{seconds(step.early['seconds'])}, {count(step.early['tokens'], 'token')}"
+                parts.append(f"early by {ahead}")
         if step.tries > 1:
             parts.append(f"try {step.tries}")
         return ", ".join(parts)

@@ -24,6 +24,7 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.effects.early_starts import early_starts
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame, current_frame
@@ -136,6 +137,7 @@ class _LiveCall:
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
         self.usage = Usage()
+        self.early = early_starts(session, frame.branch) if call.acts and call.tools else None
         self.prompt_tokens = 0
         self.exact = False
         """Whether that is the number of prompt tokens, and not a bound of it."""
@@ -196,6 +198,10 @@ class _LiveCall:
                     await self._committed()  # what is decided should not wait in memory for a slot
                 await self._or_release(permit.__aenter__())
             return await self._generate()
+        except BaseException:
+            if self.early is not None:
+                self.early.drop()
+            raise
         finally:
             self._give_back_slot()
             if turn is not None:
@@ -342,13 +348,17 @@ class _LiveCall:
         return self.grant.tokens
 
     def _emitter(self) -> JSON:
-        show = self.session.deltas(self.frame.branch)
+        show, early = self.session.deltas(self.frame.branch), self.early
         ask, now = self.ask, self.session.seats.controller.now
+        if early is not None:
+            early.begin()
 
         def emit(delta: Delta) -> None:
             if not self.emitted and ask is not None and ask.first_token is None:
                 ask.first_token = now()
             self.emitted += delta.tokens
+            if delta.call is not None and early is not None:
+                early.told(delta.index, delta.call, self.emitted)
             if show is not None:
                 show(delta)
 
@@ -492,8 +502,11 @@ class _LiveCall:
             # our own bound is the better estimate: it knows what earlier calls were counted as
             usage = replace(usage, prompt_tokens=self.prompt_tokens)
             reply["usage"] = usage.to_json()
-        if reply["finish_reason"] in ("length", "cut") and self._cut_short():
+        cut = reply["finish_reason"] in ("length", "cut") and not reply.get("thought_cut")
+        if cut and self._cut_short():
             reply["granted"] = self.grant.tokens
+        if self.early is not None:
+            self.early.settle(reply, self.emitted)
         actual = usage_amount(self.price, usage)
         reservation = self.reservation
 

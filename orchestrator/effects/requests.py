@@ -28,6 +28,8 @@ class ModelCall:
     """Whether it continues a reply that was cut short: not worth a prompt for a few tokens."""
     least_output: int = 0
     """Output tokens below which the call is of no use."""
+    acts: bool = False
+    """Whether the tools that the reply asks for are called next, whatever else it says."""
 
     def request(self, session: Session) -> ModelRequest:
         """The request as the model gets it."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from longthought.budgets import Amount, Reservation
 from longthought.errors import BudgetExhausted, UnknownOutcome
+from longthought.orchestrator.effects.early_starts import EarlyCall
 from longthought.orchestrator.effects.small import suspend
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
@@ -64,6 +65,8 @@ class _LiveToolCall:
         self.charged = Amount()
         self.ran: list[float] = []
         """When the tool began and ended, in seconds since the attempt began."""
+        self.early: EarlyCall | None = None
+        """The same call, if it was started while the reply still streamed."""
 
     async def perform(
         self,
@@ -88,13 +91,20 @@ class _LiveToolCall:
             return self._finish(decided)
         if tool.spec.approval != "never" and not await self._approved(tool, call):
             return self._finish(ToolResult("denied", f"A person denied this call of {name!r}."))
+        branch = self.frame.branch
+        if branch is not None and branch.early is not None:
+            self.early = branch.early.take({"id": call_id, "name": name, "arguments": raw})
         return await self._run(tool, call, len(raw))
 
     async def _run(self, tool: Tool, call: ToolCall, size: int) -> ToolResult:
         session = self.session
         cost = Amount(tool_calls=1, nanodollars=round(tool.spec.cost_usd * 1e9))
+        # what the branch's last call used is settled: it may be all that this one waits for
+        session.enter_chain(self.frame.branch)
         try:
-            reservation = await session.scope.reserve(cost)
+            reservation = (
+                self.early.reservation if self.early else await session.scope.reserve(cost)
+            )
         except BudgetExhausted as error:
             text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
             return self._finish(ToolResult("budget", text))
@@ -102,9 +112,14 @@ class _LiveToolCall:
             result = await self._performed(tool, call, cost, size)
         except BaseException:
             reservation.forfeit()
+            if self.early is not None:
+                self.early.cancel()
             raise
         self.charged = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
-        return self._finish(result, reservation)
+        self._finish(result, reservation)
+        if session.scope.waiting:
+            session.enter_chain(self.frame.branch)  # perhaps a call beside it
+        return result
 
     async def _performed(self, tool: Tool, call: ToolCall, cost: Amount, size: int) -> ToolResult:
         """Run it. ``size`` is that of its arguments as they were written, in characters."""
@@ -123,7 +138,7 @@ class _LiveToolCall:
         began = seats.controller.now()
         try:
             with session.clocks.running("tool"), acting, inside:
-                result = await run_tool(tool, call, deps=session.deps)
+                result = await self._result(tool, call)
         except asyncio.CancelledError:
             self.ran = seats.since(began, seats.controller.now())
             self._cancelled(tool, cost)
@@ -131,6 +146,16 @@ class _LiveToolCall:
         self.ran = seats.since(began, seats.controller.now())
         if not math.isfinite(result.cost_usd) or result.cost_usd < 0:
             result = replace(result, cost_usd=tool.spec.cost_usd)  # what it says is no money
+        return result
+
+    async def _result(self, tool: Tool, call: ToolCall) -> ToolResult:
+        """What the call comes to; one that was started early is waited for, not made again."""
+        early = self.early
+        result = await early.result() if early is not None else None
+        if early is None or result is None:
+            self.early = None
+            return await run_tool(tool, call, deps=self.session.deps)
+        self.queued_at = self.started_at = early.started_at
         return result
 
     def _start_if_needed(self, tool: Tool, call: ToolCall, cost: Amount) -> None:
@@ -207,6 +232,8 @@ class _LiveToolCall:
             overrun = reservation.settle(self.charged) if reservation is not None else None
             return {"overrun": overrun.to_json()} if overrun else {}
 
+        early, now = self.early, self.session.now
+        ended = now if early is None else early.ended_at or now
         recorded = result.to_json()
         recorded.pop("wait_s", None)  # the clock says it; a result is the same however long it took
         self.session.finish(
@@ -218,7 +245,8 @@ class _LiveToolCall:
             status=status or result.status,
             charged=self.charged.to_json(),
             settle=settle,
-            clock=[round(t, 4) for t in (self.queued_at, self.started_at, self.session.now)],
+            clock=[round(at, 4) for at in (self.queued_at, self.started_at, ended)],
+            early=early.ahead if early else None,
             ran=self.ran,
         )
         return result

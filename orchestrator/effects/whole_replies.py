@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.definition import CONTINUE_PROMPT
+from longthought.orchestrator.effects.cut_thoughts import answering
 from longthought.orchestrator.effects.model_calls import call_model
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.session import Session
@@ -27,10 +28,15 @@ async def whole_reply(session: Session, call: ModelCall, *, defer: bool = False)
     asked anew, with twice the room, and so is one whose decoder keeps to a schema: it would begin
     the answer again. What was said stands when nothing more is to be had.
 
+    Where a thought was cut for its own limit (``thinking_tokens``), the answer is asked for.
+
     Raises:
-        BackendError, BudgetExhausted, QuestionRefused: of the first call, see :func:`call_model`.
+        BackendError, BudgetExhausted, QuestionRefused: of the first call, see :func:`call_model`,
+            or of the one that asks for the answer.
     """
     reply = await call_model(session, call, defer=defer)
+    if reply.get("thought_cut"):
+        return await _answered(session, call, reply, defer=defer)
     while (rest := _rest(session, call, reply)) is not None:
         try:
             more = await call_model(session, rest, defer=defer)
@@ -40,6 +46,23 @@ async def whole_reply(session: Session, call: ModelCall, *, defer: bool = False)
             break
         anew = call.output is not None or not text_of(reply["message"])
         reply = _joined(reply, more, anew=anew)
+    return reply
+
+
+async def _answered(
+    session: Session, call: ModelCall, reply: ModelReply, *, defer: bool
+) -> ModelReply:
+    """A thought that was cut, and the answer that was then asked for."""
+    for way in answering(call, reply):
+        try:
+            more = await whole_reply(session, way, defer=defer)
+        except QuestionRefused:
+            continue
+        reply = _joined(reply, more, anew=False)
+        said = reply["message"]
+        if text_of(said).strip() or said.get("tool_calls"):
+            said["content"] = text_of(said).lstrip() or None  # behind the beginning of an answer
+            break
     return reply
 
 
@@ -81,7 +104,8 @@ def _joined(reply: ModelReply, more: ModelReply, *, anew: bool) -> ModelReply:
     if anew:
         return {**more, "usage": usage.to_json()}
     first, last = reply["message"], more["message"]
-    message: Message = {**last, "content": text_of(first) + text_of(last)}
+    text = text_of(first) + text_of(last)
+    message: Message = {**last, "content": text or (None if last.get("tool_calls") else "")}
     reasoning = [*first.get("reasoning", ()), *last.get("reasoning", ())]
     if reasoning:
         message["reasoning"] = reasoning

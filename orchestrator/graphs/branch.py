@@ -22,6 +22,7 @@ from longthought.orchestrator.effects import (
     ModelCall,
     call_tool,
     judge_candidate,
+    tell_left,
     whole_reply,
 )
 from longthought.orchestrator.graphs.placed import Builder, Compiled, compile_graph
@@ -52,7 +53,7 @@ class Thought(TypedDict, total=False):
     """The state of a branch. ``ids`` are the conversation ids of ``messages``, for speed only.
 
     ``misfit`` says what is wrong with a typed answer, empty if it is valid; ``mended`` counts how
-    often the branch was told.
+    often the branch was told. ``told`` is the share of a limit that it was told of last.
     """
 
     messages: list[Message]
@@ -64,6 +65,7 @@ class Thought(TypedDict, total=False):
     verdict: Verdict
     misfit: str
     mended: int
+    told: float
 
 
 async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -73,6 +75,11 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
     model = branch.model if branch else session.models[0]
     turns = state.get("turns", 0)
     messages, continues = _prepared(state, branch, model)
+    known, told = state.get("ids", ())[: len(messages) - continues], state.get("told", 0.0)
+    if session.definition.tell_left and _takes_a_line(branch, model):
+        line, told = await tell_left(session, told)
+        if line:
+            messages, known = _with_line(messages, line), known[: len(messages) - 1]
     if turns >= session.definition.max_turns:
         messages = [*messages, {"role": "user", "content": FINAL_PROMPT}]
     sampling: Sampling = branch.sampling if branch else session.definition.sampling
@@ -86,7 +93,8 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
         sampling,
         output,
         continues,
-        state.get("ids", ())[: len(messages) - continues],
+        known,
+        acts=branch is not None,
     )
     reply = await whole_reply(session, call, defer=branch is not None)
     messages = _joined(messages, reply["message"], continues)
@@ -98,6 +106,7 @@ async def reason(state: Thought, runtime: Runtime[Context]) -> dict[str, Any]:
         "finish_reason": reply["finish_reason"],
         "ended": _ended(reply),
         "turns": turns + 1,
+        **({"told": told} if told else {}),
     }
 
 
@@ -214,7 +223,11 @@ async def run_branch(ctx: Context, branch: Branch) -> None:
     state: Thought = {"messages": branch.messages}
     definition = ctx.session.definition
     limit = 3 * (definition.max_turns + definition.output_retries) + 10
-    await _branch_walk().run(state, ctx, limit=limit)
+    try:
+        await _branch_walk().run(state, ctx, limit=limit)
+    finally:
+        if branch.early is not None:
+            await branch.early.close()
 
 
 # -- details --------------------------------------------------------------------------------
@@ -228,6 +241,20 @@ def _prepared(state: Thought, branch: Branch | None, model: Model) -> tuple[list
     if model.capabilities.continues:
         return messages, True
     return [*messages, {"role": "user", "content": STEP_PROMPT}], False
+
+
+def _takes_a_line(branch: Branch | None, model: Model) -> bool:
+    """Whether a prompt may say more than its messages: not amid a text that goes on."""
+    return not (model.capabilities.inline_tools or (branch is not None and branch.step))
+
+
+def _with_line(messages: list[Message], line: str) -> list[Message]:
+    """The messages with a line at the end of the last: another one would break the turns."""
+    *before, last = messages
+    content = last["content"]
+    if isinstance(content, list):
+        return [*before, {**last, "content": [*content, {"type": "text", "text": line}]}]
+    return [*before, {**last, "content": f"{content}\n\n{line}" if content else line}]
 
 
 def _joined(messages: list[Message], said: Message, continues: bool) -> list[Message]:

@@ -130,6 +130,8 @@ async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     furthest = max(cut, key=lambda branch: len(branch.messages))
     messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
     sampling = ctx.session.definition.sampling
+    if sampling.get("thinking_tokens"):
+        sampling = {**sampling, "thinking_tokens": 0}  # a thought that is cut is no answer
     call = ModelCall(
         messages,  # type: ignore[arg-type]
         furthest.model,

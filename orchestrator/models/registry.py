@@ -178,6 +178,7 @@ def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) ->
         requests_per_minute=settings.requests_per_minute,
         tokens_per_minute=settings.tokens_per_minute,
         max_tokens_field=settings.max_tokens_field or kind.max_tokens_field,
+        thinking_field=kind.thinking_field,
         include_usage=settings.include_usage,
         send_reasoning=settings.send_reasoning,
         strict_tools=settings.strict_tools,

@@ -146,6 +146,8 @@ class ScriptedModel:
             if not self.capabilities.streams:
                 emit = None
             said, finish = await self._say(request, reply["message"], grant, emit)
+            if finish == "cut":
+                reply["thought_cut"] = True
             return self._counted(request, reply, said, finish)
         finally:
             self._in_flight -= 1
@@ -202,21 +204,31 @@ class ScriptedModel:
         grant: Grant,
         emit: Callable[[Delta], None] | None,
     ) -> tuple[Message, FinishReason | None]:
-        """What can be said within the grant, and ``length`` if that was not everything."""
+        """What can be said within the grant, and ``length`` if that was not everything.
+
+        ``cut`` if it thought for longer than it may.
+        """
         deltas = list(_deltas(message))
+        complete = _complete(message, len(deltas))
+        thoughts = request.get("sampling", {}).get("thinking_tokens") or len(deltas)
+        cut = thoughts < sum(delta.kind == "reasoning" for delta in deltas)
+        if cut:
+            deltas = deltas[:thoughts]
         wish = request.get("sampling", {}).get("max_tokens", len(deltas))
         done = 0
         while done < len(deltas):
             allowed = min(len(deltas), wish, await self._room(grant, done, wish))
             if allowed <= done:
                 return _first(message, deltas[:done]), "length"
-            for delta in deltas[done:allowed]:
+            for number, delta in enumerate(deltas[done:allowed], done + 1):
                 if self._token_delay:
                     await asyncio.sleep(self._token_delay)
                 if emit is not None:
                     emit(delta)
+                if emit is not None and number in complete:
+                    emit(complete[number])
             done = allowed
-        return message, None
+        return (_first(message, deltas), "cut") if cut else (message, None)
 
     async def _room(self, grant: Grant, done: int, wish: int) -> int:
         """Tokens that may have been said before the next look at the grant."""
@@ -324,6 +336,18 @@ def _deltas(message: Message) -> Iterable[Delta]:
     for index, part in enumerate(message.get("tool_calls", ())):
         for token in (part["name"], *toytokens.split(part["arguments"])):
             yield Delta("tool_call", token, index=index)
+
+
+def _complete(message: Message, tokens: int) -> dict[int, Delta]:
+    """The calls of a message as they are told, by the number of tokens that have gone before."""
+    calls = message.get("tool_calls", [])
+    sizes = [1 + toytokens.count(part["arguments"]) for part in calls]
+    told, end = {}, tokens - sum(sizes)
+    for index, (part, size) in enumerate(zip(calls, sizes, strict=True)):
+        end += size
+        call = cast("ToolCallPart", dict(part))
+        told[end] = Delta("tool_call", "", tokens=0, index=index, call=call)
+    return told
 
 
 def _first(message: Message, deltas: Sequence[Delta]) -> Message:

@@ -10,6 +10,7 @@ from longthought.types import JSON, JSONObject, Message, text_of
 
 __all__ = ["Step", "steps_of"]
 
+_SHOWN = ("name", "arguments", "text", "reasoning", "calls", "finish_reason", "clock", "early")
 _DELETED: Message = {"role": "assistant", "content": "[deleted]"}
 
 
@@ -38,6 +39,9 @@ class Step:
     clock: list[float] = field(default_factory=list)
     finish_reason: str = ""
     tries: int = 1
+    early: JSONObject = field(default_factory=dict)
+    """Of a tool that began before the reply that asks for it had ended: by how many seconds, and
+    pieces (``tokens``) of it."""
     inner: list[Step] = field(default_factory=list)
 
     @property
@@ -53,8 +57,8 @@ class Step:
     def to_json(self) -> JSONObject:
         """All fields that say something."""
         value: JSONObject = {"key": self.key, "kind": self.kind, "status": self.status}
-        for name in ("name", "arguments", "text", "reasoning", "calls", "finish_reason", "clock"):
-            if getattr(self, name) not in (None, "", []):
+        for name in _SHOWN:
+            if getattr(self, name) not in (None, "", [], {}):
                 value[name] = getattr(self, name)
         if self.kind == "verify":
             value |= {"score": self.score, "passed": self.passed}
@@ -84,7 +88,7 @@ def steps_of(recording: Recording) -> dict[str, Step]:
 def _finish(recording: Recording, event: Event, step: Step) -> None:
     body = event.body
     step.status = body["status"]
-    step.clock = list(body.get("clock", ()))
+    step.clock, step.early = list(body.get("clock", ())), dict(body.get("early", {}))
     step.tokens = body.get("charged", {}).get("tokens", 0)
     step.output_tokens = body.get("charged", {}).get("output_tokens", 0)
     _read(lambda: _ask(recording, event, step))

@@ -80,13 +80,17 @@ class Utilisation:
         seconds: on each clock: model, tool, verify, queue, wall.
         backends: by the name of the model.
         permit_seconds_during_tools: a slot was held by a branch whose tool ran.
-        tool_seconds_in_generation: a branch's tool ran while its own generation was timed.
+        tool_seconds_in_generation: a branch's tool ran while its own generation was timed; those
+            aside that were meant to, because they began while the reply still streamed.
+        early_starts: tools that did so; ``early_seconds`` before the ends of their replies.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     backends: dict[str, BackendUse] = field(default_factory=dict)
     permit_seconds_during_tools: float = 0.0
     tool_seconds_in_generation: float = 0.0
+    early_starts: int = 0
+    early_seconds: float = 0.0
 
     def to_json(self) -> JSONObject:
         """All figures."""
@@ -95,6 +99,8 @@ class Utilisation:
             "backends": {name: use.to_json() for name, use in self.backends.items()},
             "permit_seconds_during_tools": round(self.permit_seconds_during_tools, 4),
             "tool_seconds_in_generation": round(self.tool_seconds_in_generation, 4),
+            "early_starts": self.early_starts,
+            "early_seconds": round(self.early_seconds, 4),
         }
 
 
@@ -168,7 +174,10 @@ class _Reader:
             if body.get("ran"):
                 line.ran.append(body["ran"])
                 self._seen(body["ran"][1])
-            if clock:
+            if early := body.get("early"):
+                self.found.early_starts += 1
+                self.found.early_seconds += early["seconds"]
+            elif clock:
                 line.tools.append(clock[1:])
         self._leases(line, body.get("lease", ()))
 

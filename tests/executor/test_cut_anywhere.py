@@ -51,6 +51,14 @@ def many_calls(request: Any) -> Any:
     return guess(request)
 
 
+def thinking(request: Any) -> Any:
+    """A thought that is cut, a tool call then asked for; another one, and the answer."""
+    turn, last = turns_of(request), request["messages"][-1]
+    if last["role"] == "user" and "enough thinking" in last["content"]:
+        return says(None, call("lookup", name="a")) if turn < 3 else guess(request)
+    return says("never", reasoning="well " * 20)
+
+
 def workflows(store: Store) -> dict[str, Workflow]:
     return {
         "majority": looking(store),
@@ -71,6 +79,17 @@ def workflows(store: Store) -> dict[str, Workflow]:
             store, model=ScriptedModel(two_lookups, faults=breaks_some, latency=jitter)
         ),
         "out of tokens": looking(store, budget=Budget(tokens=900), strategy=strategies.sample(6)),
+        "told what is left": looking(
+            store,
+            budget=Budget(tokens=1_500, tool_calls=20),
+            tell_left=(0.1, 0.3, 0.6),
+        ),
+        "thoughts cut": looking(
+            store,
+            script=thinking,
+            sampling={"thinking_tokens": 5},
+            strategy=strategies.sample(2),
+        ),
         "tool calls": looking(store, script=many_calls, strategy=strategies.sample(2)),
     }
 
@@ -87,6 +106,7 @@ async def test_the_search_that_is_cut_turns_back(sqlite_store: Store) -> None:
 
 NAMES = [
     "majority", "first pass", "backtracking", "failures", "out of tokens", "tool calls",
+    "told what is left", "thoughts cut",
 ]  # fmt: skip
 
 

@@ -43,7 +43,8 @@ class Kind:
     repeats that message, so that only a streamed one can be joined to it. All that can take the
     two fields of vLLM for it, ``continue_final_message`` and ``add_generation_prompt``.
     ``max_tokens_field`` is None where it follows from the name of the model. ``reasoning`` is the
-    field in which visible reasoning comes. ``samples``: takes ``n``. ``structured``: keeps to a
+    field in which visible reasoning comes; ``thinking_field`` the parameter of Chat Completions by
+    which the server ends a thought itself. ``samples``: takes ``n``. ``structured``: keeps to a
     JSON schema. ``responses``: has ``/responses`` beside Chat Completions. ``seeds``: equal seeds
     draw equal replies, as far as it promises. ``cached``: reports cached tokens; "option" if it
     has to be started with one.
@@ -64,6 +65,7 @@ class Kind:
     logprobs: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     reasoning: str | None = None
+    thinking_field: str | None = None
     samples: bool = False
     structured: bool = False
     responses: bool = False
@@ -125,6 +127,7 @@ _ALL = (
         continues="always",
         max_tokens_field="max_tokens",
         reasoning="reasoning",  # reasoning_content before 0.12
+        thinking_field="thinking_token_budget",
         samples=True,
         structured=True,
         responses=True,
@@ -167,6 +170,7 @@ _ALL = (
         continues="streamed",
         max_tokens_field="max_tokens",
         reasoning="reasoning_content",
+        thinking_field="reasoning_budget_tokens",
         samples=True,
         structured=True,
         responses=True,

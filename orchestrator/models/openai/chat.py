@@ -10,6 +10,7 @@ from longthought.orchestrator.models.openai.dialect import (
     ServerFault,
     WireOptions,
     known_form,
+    most_thoughts,
 )
 from longthought.types import JSONObject, ModelRequest
 
@@ -50,7 +51,7 @@ class ChatDialect:
 
     def arriving(self, request: ModelRequest, emit: Emit | None) -> ChatStream:
         """A reply that is about to stream in."""
-        return ChatStream(turn_of(request), emit)
+        return ChatStream(turn_of(request), emit, most_thoughts(request, self.options))
 
 
 def turn_of(request: ModelRequest) -> int:

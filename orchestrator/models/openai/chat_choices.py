@@ -18,8 +18,10 @@ class ChatChoices:
     """The choices of one call, whole or while they stream in.
 
     ``tokens`` is the most that came of any choice that has not ended, ``usage`` what the server
-    said of all of them together.
+    said of all of them together. No choice is cut for what it thinks.
     """
+
+    thought_out = False
 
     def __init__(self, emits: Sequence[Emit | None], turn: int) -> None:
         self.streams = [ChatStream(turn, emit) for emit in emits]

@@ -33,10 +33,16 @@ class ChatStream:
     ``tokens`` counts what arrived, one for each piece of text, arguments or reasoning: a piece
     may stand for more, never for less. A tool call's first piece is its name, its last the whole
     call: emitted once its arguments close, or once the server says that the reply ended by itself.
+    ``thought_out`` is true once more than ``thoughts`` pieces of reasoning came before anything
+    else.
     """
 
-    def __init__(self, turn: int = 0, emit: Emit | None = None) -> None:
+    def __init__(
+        self, turn: int = 0, emit: Emit | None = None, thoughts: int | None = None
+    ) -> None:
         self._turn = turn
+        self._thoughts_left = thoughts
+        self.thought_out = False
         self.message: JSONObject = {"role": "assistant"}
         self.head: JSONObject = {}
         self.usage: JSON = None
@@ -156,8 +162,18 @@ class ChatStream:
         else:
             self._texts[field] = [text]
         self.tokens += 1
+        if self._thoughts_left is not None:
+            self._count_thought(kind)
         if self._emit is not None:
             self._fresh.append(Delta(kind, text))
+
+    def _count_thought(self, kind: str) -> None:
+        if kind != "reasoning":
+            self._thoughts_left = None  # it says something: nothing is cut any more
+        elif self._thoughts_left:
+            self._thoughts_left -= 1
+        else:
+            self.thought_out = True
 
     def _take_call(self, piece: JSONObject) -> None:
         function = piece.get("function") or {}
@@ -187,6 +203,7 @@ class ChatStream:
 
     def _called(self, text: str, index: int) -> None:
         self.tokens += 1
+        self._thoughts_left = None
         if self._emit is not None:
             self._fresh.append(Delta("tool_call", text, index=index))
 

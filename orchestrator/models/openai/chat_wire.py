@@ -92,6 +92,8 @@ def request_body(request: ModelRequest, options: WireOptions, max_tokens: int | 
         body["tools"] = [_wire_tool(tool, options.strict_tools) for tool in tools]
     if sampling := cast("JSONObject", request.get("sampling")):
         body.update({name: sampling[name] for name in _SAMPLING if name in sampling})
+        if options.thinking_field and "thinking_tokens" in sampling:
+            body[options.thinking_field] = sampling["thinking_tokens"]
     if output := request.get("output"):
         body["response_format"] = _response_format(output)
     if request.get("continue_last"):

@@ -31,9 +31,14 @@ __all__ = [
     "ServerFault",
     "WireOptions",
     "known_form",
+    "most_thoughts",
 ]
 
 Emit: TypeAlias = Callable[[Delta], None]
+
+
+_CLOSING = 16
+"""Pieces of reasoning by which a server that ends a thought itself may pass its limit."""
 
 
 class ServerFault(Exception):
@@ -52,7 +57,8 @@ class WireOptions:
     """How requests to one endpoint are written.
 
     ``name`` is the model's name at the endpoint. ``max_tokens_field`` is where a chat request has
-    its maximum. ``include_usage`` asks streams for their usage. ``send_reasoning`` sends reasoning
+    its maximum, ``thinking_field`` where it has the most tokens of a thought, None for servers that
+    take none. ``include_usage`` asks streams for their usage. ``send_reasoning`` sends reasoning
     back as it came. ``seeds`` sends seeds over Responses, too, where few servers take them.
     ``extra`` is added to every body but replaces nothing.
     """
@@ -64,6 +70,7 @@ class WireOptions:
     strict_tools: bool = False
     seeds: bool = False
     max_tokens_field: str = "max_tokens"
+    thinking_field: str | None = None
     extra: Mapping[str, JSON] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -94,6 +101,11 @@ class Incoming(Protocol):
     @property
     def tokens(self) -> int:
         """Pieces that came: a piece may stand for more than a token, never for less."""
+        ...
+
+    @property
+    def thought_out(self) -> bool:
+        """Whether more was thought than the request allows, before anything was said."""
         ...
 
     @property
@@ -151,6 +163,16 @@ class Dialect(Protocol):
     def arriving(self, request: ModelRequest, emit: Emit | None) -> Arriving:
         """A reply that is about to stream in; ``emit`` is called with each piece."""
         ...
+
+
+def most_thoughts(request: ModelRequest, options: WireOptions) -> int | None:
+    """Pieces of reasoning after which a stream is cut, None for no limit.
+
+    A server that is told the limit ends the thought itself; a few pieces more may end it.
+    """
+    limit = request.get("sampling", {}).get("thinking_tokens") or None
+    slack = _CLOSING if options.thinking_field else 0
+    return None if limit is None else limit + slack
 
 
 @contextmanager

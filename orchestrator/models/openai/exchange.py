@@ -45,7 +45,9 @@ async def receive(connection: Connection, path: str, body: JSONObject) -> JSONOb
 async def receive_stream(
     connection: Connection, path: str, body: JSONObject, reply: Incoming, limit: int
 ) -> bool:
-    """Post a request and take in the stream; true if it was cut at more than ``limit`` tokens.
+    """Post a request and take in the stream; true if it was cut.
+
+    It is at more than ``limit`` tokens, or when the reply is ``thought_out``.
 
     Raises:
         ServerFault: the stream ended in mid-reply, stalled, or holds something that cannot be read.
@@ -90,7 +92,7 @@ async def _read(response: httpx2.Response, reply: Incoming, limit: int) -> bool:
         async for chunk in chunks:
             for kind, data in events.feed(chunk):
                 reply.take(kind, data)
-                if reply.tokens > limit and not reply.ended:
+                if (reply.tokens > limit or reply.thought_out) and not reply.ended:
                     return True
             if reply.done:
                 await _read_out(chunks)

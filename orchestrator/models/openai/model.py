@@ -81,7 +81,9 @@ class OpenAIModel:
     ``capabilities`` replaces single fields of the defaults, for example
     ``{"continues": True}`` for vLLM or ``{"honours_max_tokens": False}``.
     ``max_tokens_field`` is ``max_tokens`` or ``max_completion_tokens``, by default what the model
-    is known to want. ``send_reasoning`` sends visible reasoning back in the field it came in.
+    is known to want; ``thinking_field`` the parameter by which the server itself ends a thought
+    after so many tokens, if it has one. ``send_reasoning`` sends visible reasoning back in the
+    field it came in.
     ``extra_body`` is added to every request. ``parameters`` say how requests are to be served.
     Neither headers, key nor cache salt ever show in an error.
     """
@@ -106,6 +108,7 @@ class OpenAIModel:
         tokens_per_minute: float | None = None,
         max_retries: int = 0,
         max_tokens_field: str | None = None,
+        thinking_field: str | None = None,
         include_usage: bool = True,
         send_reasoning: bool = True,
         strict_tools: bool = False,
@@ -147,6 +150,7 @@ class OpenAIModel:
             strict_tools=strict_tools,
             seeds=self.capabilities.seeds,
             max_tokens_field=max_tokens_field,
+            thinking_field=thinking_field,
             extra=dict(extra_body or {}),
         )
         self._dialect = _dialect(api, options)
@@ -184,7 +188,7 @@ class OpenAIModel:
         connection = await self._connection()
         connection.pacing.sent()
         try:
-            if self._samples_per_call > 1 and not request.get("continue_last"):
+            if self._samples_per_call > 1 and _may_share(request):
                 if connection.siblings is None:
                     connection.siblings = Siblings(self._ask_all, self._samples_per_call)
                 reply = await connection.siblings.reply(request, limit, emit)
@@ -276,7 +280,10 @@ class OpenAIModel:
             return self._reply(request, answer, limit)
         arriving = self._dialect.arriving(request, emit)
         cut = await receive_stream(connection, path, body, arriving, limit)
-        return self._reply(request, arriving.answer(), limit, counted=arriving.tokens, cut=cut)
+        reply = self._reply(request, arriving.answer(), limit, counted=arriving.tokens, cut=cut)
+        if cut and arriving.thought_out:
+            reply["thought_cut"] = True
+        return reply
 
     def _body(self, request: ModelRequest, limit: int) -> JSONObject:
         if limit < 1:
@@ -381,6 +388,12 @@ class OpenAIModel:
                 f"Set {self._key_env}, or OPENAI_BASE_URL for a server of your own",
             )
         return key
+
+
+def _may_share(request: ModelRequest) -> bool:
+    """Whether several samples of a request may come of one call, which is cut for none of them."""
+    thinking = request.get("sampling", {}).get("thinking_tokens")
+    return not (thinking or request.get("continue_last"))
 
 
 def _dialect(api: str, options: WireOptions) -> Dialect:

@@ -74,11 +74,16 @@ class ResponsesStream:
 
     ``tokens`` counts what arrived, one for each piece of text, arguments or reasoning, and one for
     the name of a function: a piece may stand for more, never for less. Pieces of a summary are not
-    counted: they are no part of the reasoning that they stand for.
+    counted: they are no part of the reasoning that they stand for. ``thought_out`` is true once
+    more than ``thoughts`` pieces of reasoning itself came before anything else.
     """
 
-    def __init__(self, turn: int = 0, emit: Emit | None = None) -> None:
+    def __init__(
+        self, turn: int = 0, emit: Emit | None = None, thoughts: int | None = None
+    ) -> None:
         self._turn = turn
+        self._thoughts_left = thoughts
+        self.thought_out = False
         self.head: JSONObject = {}
         self.ending: JSONObject = {}
         self.done = False
@@ -178,6 +183,8 @@ class ResponsesStream:
                 self._begin_thought(part, item)
         pieces.append(text)
         self.tokens += part != _SUMMARY
+        if self._thoughts_left is not None:
+            self._count_thought(part)
         if part == _TEXT and event.get("logprobs"):
             self._logprobs += event["logprobs"]
         if self._emit is None:
@@ -188,6 +195,14 @@ class ResponsesStream:
             self._fresh.append(Delta("tool_call", text, index=item.call))
         elif part == self._thoughts:
             self._fresh.append(Delta("reasoning", text, tokens=int(part == _THOUGHT)))
+
+    def _count_thought(self, part: str) -> None:
+        if part not in (_THOUGHT, _SUMMARY):
+            self._thoughts_left = None  # it says something: nothing is cut any more
+        elif part == _THOUGHT and self._thoughts_left:
+            self._thoughts_left -= 1
+        elif part == _THOUGHT:
+            self.thought_out = True
 
     def _begin_thought(self, part: str, item: _Item) -> None:
         self._thoughts = self._thoughts or part
