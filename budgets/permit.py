@@ -157,8 +157,10 @@ class Permit:
         self._backend.scheduler.release(self, now=now, context=self._context, cached=self._cached)
         # The next caller is woken before anything that could raise.
         self._controller.pump(self._backend)
-        self.branch.count(permits=-1)
-        self._emit("permit_released")
+        try:
+            self._emit("permit_released")
+        finally:
+            self.branch.count(permits=-1)  # from here on it acts, if its tool began already
 
     def _give_up(self) -> None:
         if self._held:
