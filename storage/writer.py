@@ -43,6 +43,13 @@ _FENCED_UPDATE = (
             ),
             else_=sa.literal_column("0.0"),
         ),
+        wake_at=sa.case(
+            (
+                sa.bindparam("new_status", type_=sa.Text) == sa.literal_column("'running'"),
+                runs.c.wake_at,
+            ),
+            else_=sa.bindparam("new_wake_at", type_=sa.Double),
+        ),
     )
 )
 _STANDING = sa.select(runs.c.attempt, runs.c.head).where(runs.c.id == sa.bindparam("run"))
@@ -91,6 +98,7 @@ class Append:
     events: list[dict[str, JSON]]
     payloads: list[dict[str, JSON]]
     failed: Callable[[StorageError], None]
+    wake_at: float | None = None
     creates: dict[str, JSON] | None = None
     settled: bool = False
     error: StorageError | None = None
@@ -244,6 +252,7 @@ def _advance(connection: sa.Connection, piece: list[Append]) -> bool:
         "new_head": last.head,
         "new_length": last.length,
         "new_status": last.status,
+        "new_wake_at": last.wake_at,
     }
     if connection.dialect.name == "sqlite":
         return driver_of(connection).execute(_SQLITE_UPDATE, figures).rowcount == 1
