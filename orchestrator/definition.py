@@ -76,6 +76,8 @@ class Definition:
     max_output_tokens: int = 4096
     """Output tokens of one reply when a limit has to be divided and the user set none."""
     retry: Retry = field(default_factory=Retry)
+    park_after: float | None = 60.0
+    """Seconds: a run that sleeps longer is parked; None keeps every sleep in the process."""
     graph: Builder | None = None
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""

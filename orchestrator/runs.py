@@ -150,7 +150,10 @@ def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
 
 
 class Attempt:
-    """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing."""
+    """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
+
+    One that is ``woken`` and then cancelled gives the run back instead of ending it.
+    """
 
     def __init__(
         self,
@@ -166,8 +169,10 @@ class Attempt:
         pool: Scope | None = None,
         deps: object | None = None,
         watch: Watch | None = None,
+        woken: bool = False,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
+        self._woken = woken
         self._fenced: Fenced | None = None
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
@@ -362,8 +367,13 @@ class Attempt:
         return self._result({"status": status, "stop_reason": reason}, {}, error=text)
 
     async def _cancelled(self) -> None:
-        if self.mode == "live":
-            with suppress(StorageError):
+        if self.mode != "live":
+            return
+        with suppress(StorageError):
+            if self._woken and self.store is not None:
+                await self.session.journal.flush()
+                await self.store.release(self.session.journal)  # the next waker finds it due
+            else:
                 await self._record_end("cancelled", "cancelled", None)
 
     async def _record_end(

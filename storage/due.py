@@ -44,9 +44,7 @@ def left_behind(
     Every run that is being driven after a parking is among them: as many as wakers have in hand.
     """
     over = (runs.c.lease_until <= clock).label("over")
-    query = sa.select(*columns, over).where(
-        runs.c.status == "running", runs.c.wake_at.is_not(None)
-    )
+    query = sa.select(*columns, over).where(runs.c.status == "running", runs.c.wake_at.is_not(None))
     return _of(query, workflow).order_by(runs.c.wake_at, runs.c.id)
 
 

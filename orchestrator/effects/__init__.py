@@ -1,7 +1,7 @@
 """The questions a run asks the outside world, each recorded under its key."""
 
 from longthought.orchestrator.effects.model_calls import ModelCall, call_model
-from longthought.orchestrator.effects.small import draw, patched, suspend, tell_time
+from longthought.orchestrator.effects.small import draw, patched, sleep, suspend, tell_time
 from longthought.orchestrator.effects.tool_calls import call_tool
 from longthought.orchestrator.effects.verdicts import judge_candidate
 from longthought.orchestrator.effects.whole_replies import whole_reply
@@ -13,6 +13,7 @@ __all__ = [
     "draw",
     "judge_candidate",
     "patched",
+    "sleep",
     "suspend",
     "tell_time",
     "whole_reply",
