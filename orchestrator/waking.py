@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
 from longthought.orchestrator.runs import Result
@@ -117,7 +118,7 @@ class Waker:
             self._left -= 1
         task = asyncio.create_task(self._wake(row), name=f"wake {row.id}")
         self._running[row.id] = task
-        task.add_done_callback(lambda task, name=row.id: self._ended(name, task))
+        task.add_done_callback(partial(self._ended, row.id))
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._running.pop(name, None)
