@@ -24,6 +24,9 @@ NOT_WOKEN = "not_woken"
 _BACKLOG = 500
 """Runs looked up at a time; what is stale when its turn comes is refused by the store."""
 
+_BUSY_PAUSE = 1.0
+"""Seconds after which a run that another process holds is looked at again."""
+
 _QUICKER = (Fenced, RunBusy, RunEnded, RunMoved, RunNotFound)
 """Somebody else has the run, or it is gone: nothing of it is lost."""
 
@@ -128,9 +131,11 @@ class Waker:
     async def _wake(self, row: RunRow) -> None:
         try:
             result = await self._go_on(row)
-        except _QUICKER:
+        except _QUICKER as error:
             if self._left is not None:
                 self._left += 1
+            if isinstance(error, RunBusy):  # not to ask again and again for what is not free
+                await asyncio.sleep(min(error.seconds_left, _BUSY_PAUSE))
             return
         except Exception as error:  # one run that cannot be woken leaves the others alone
             self._refused.add((row.id, row.attempt))

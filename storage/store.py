@@ -352,12 +352,16 @@ class Store:
         return await self.database.write(work)
 
     async def renew(self, journal: Journal) -> None:
-        """Extend the lease of a run this process drives.
+        """Extend the lease of a run this process drives; one that has come to rest has none.
 
         Raises:
             Fenced: another attempt has taken it over; the journal refuses everything from then on.
         """
-        if await self._lease(journal, self._now() + self.lease) != 1:
+        # the end of the attempt may have been committed while this was on its way
+        longer = sa.case(
+            (runs.c.status == "running", self._now() + self.lease), else_=runs.c.lease_until
+        )
+        if await self._lease(journal, longer) != 1:
             error = Fenced(journal.run_id, journal.attempt)
             journal.fail(error)
             raise error

@@ -462,6 +462,17 @@ async def test_a_waker_that_is_cancelled_gives_its_runs_back(store: Store) -> No
     await sound(store)
 
 
+async def test_a_late_heartbeat_takes_no_lease_on_a_run_that_rests(store: Store) -> None:
+    """It may be on its way while the end of the attempt is committed."""
+    journal = await store.create_run("w", {}, fingerprint="", version="1")
+    await store.renew(journal)
+    assert (await store.row(journal.run_id)).lease_until > 0
+    journal.stage("run_ended", status="parked", stop_reason="waiting")
+    await journal.flush(status="parked")
+    await store.renew(journal)
+    assert (await store.row(journal.run_id)).lease_until == 0
+
+
 async def test_a_run_that_cannot_be_woken_leaves_the_others_alone(store: Store) -> None:
     workflow = reviewed(store)
     ids = [(await workflow.run("go")).id for _ in range(3)]
