@@ -152,8 +152,7 @@ def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
 class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
 
-    One that is ``woken`` and then cancelled gives the run back instead of ending it.
-    """
+    A ``woken`` one that is cancelled gives its run back."""
 
     def __init__(
         self,
@@ -358,8 +357,12 @@ class Attempt:
         return self._result(shown, {}, error=str(error))
 
     async def _failed(self, error: Exception) -> Result:
-        text = str(error) if isinstance(error, LongthoughtError) else f"{_name(error)}: {error}"
-        reason = error.kind if isinstance(error, BudgetExhausted) else _name(error)
+        text = (
+            str(error)
+            if isinstance(error, LongthoughtError)
+            else f"{type(error).__name__}: {error}"
+        )
+        reason = error.kind if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
         outcome: JSONObject = {"answer": None, "status": status, "error": text}
         if self.mode == "live":
@@ -367,13 +370,11 @@ class Attempt:
         return self._result({"status": status, "stop_reason": reason}, {}, error=text)
 
     async def _cancelled(self) -> None:
-        if self.mode != "live":
-            return
         with suppress(StorageError):
             if self._woken and self.store is not None:
                 await self.session.journal.flush()
                 await self.store.release(self.session.journal)  # the next waker finds it due
-            else:
+            elif self.mode == "live":
                 await self._record_end("cancelled", "cancelled", None)
 
     async def _record_end(
@@ -500,7 +501,3 @@ def _opening(system: str | None, question: JSON) -> list[Message]:
     else:
         opening.extend(question)
     return opening
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__

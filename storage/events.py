@@ -176,7 +176,7 @@ class RunEnded(_Event):
     outcome: str | None = None
     """Payload id: answer, what it rests on, what was spent."""
     waiting: list[JSONObject] = Field(default_factory=list)
-    """For a parked run: name and place of each signal it waits for."""
+    """For a parked run: name and place of each signal it waits for; of a sleep also ``until``."""
 
 
 TraceEvent: TypeAlias = Annotated[

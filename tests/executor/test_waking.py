@@ -11,12 +11,13 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from longthought import Budget, Context, Store, Workflow, strategies
+from longthought import Budget, Context, Result, Store, Workflow, strategies
 from longthought.errors import InvalidInput, RunMoved
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.waking import NOT_WOKEN
 from longthought.storage import audit, export_run, verify_export
 from longthought.tools import ToolCall, ToolContext, pending, run_tool, tool
+from tests.executor.copies import copy_prefix
 from tests.executor.workflows import turns_of
 
 HOUR = 3600.0
@@ -288,6 +289,16 @@ async def survey(name: str, context: ToolContext) -> Any:
     return await begin(name, context)
 
 
+@tool(effect="write", idempotent=True, name="build")
+async def build_again(name: str, context: ToolContext) -> Any:
+    """Build something, once for each key.
+
+    Args:
+        name: what.
+    """
+    return await begin(name, context)
+
+
 def building(request: Any) -> Any:
     if turns_of(request) == 0:
         return says("building", call("build", name="a"), call("build", name="b"))
@@ -504,3 +515,40 @@ async def test_runs_with_deleted_payloads_are_never_due(store: Store, clock: Clo
     clock.ahead = 2 * HOUR
     assert await store.due() == []
     await sound(store)
+
+
+# -- cut off anywhere ---------------------------------------------------------------------------
+
+
+async def _until_done(workflow: Workflow, run_id: str) -> Result:
+    """Resume, and answer whatever it waits for."""
+    result = await workflow.resume(run_id, force=True)
+    for _ in range(3):
+        for wait in result.waiting:
+            await workflow.signal(run_id, wait["name"], wait["ask"]["job"], key=wait["key"])
+        if result.status == "parked":
+            result = await workflow.resume(run_id)
+    return result
+
+
+@pytest.mark.parametrize("job", [survey, build_again], ids=["read", "write"])
+async def test_a_waiting_call_resumes_from_any_prefix(sqlite_store: Store, job: Any) -> None:
+    """Whatever was last recorded: a call that waits is not made again, and its result is told."""
+    store = sqlite_store
+    workflow = builds(store, job)
+    whole = await _until_done(workflow, (await workflow.run("go", run_key=b"k" * 16)).id)
+    assert (whole.status, whole.answer) == ("completed", "a and b")
+    recording = await store.read(whole.id)
+    for length in range(2, recording.length):
+        copied = await copy_prefix(store, recording, length)
+        begun = {e.key for e in recording.events[:length] if e.key.endswith("!result:signal")}
+        JOBS.clear()
+        result = await _until_done(workflow, copied)
+        where = f"cut after event {length}: {recording.events[length - 1]}"
+        assert (result.status, result.answer) == (whole.status, whole.answer), where
+        assert sum(JOBS.values()) == 2 - len(begun), where
+        after = (await store.read(copied)).events
+        finished = Counter(e.key for e in after if e.type == "effect_finished")
+        assert set(finished.values()) == {1}, where
+        assert (await workflow.replay(copied)).answer == whole.answer, where
+        assert nothing_is_held(workflow), where
