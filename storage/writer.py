@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -127,7 +128,10 @@ class GroupWriter:
         """Queue an append; it is settled when it is committed or has failed."""
         self._queue.append(append)
         if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="longthought-writer")
+            # in a context of its own: a connection opened here would keep that of the run for good
+            self._task = asyncio.create_task(
+                self._drain(), name="longthought-writer", context=Context()
+            )
 
     async def close(self) -> None:
         """Wait until everything that was submitted is settled."""
