@@ -201,6 +201,7 @@ class Controller:
         """A branch waits for a tool; called by the branch."""
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
+            self.pump(backend)  # its room may be worth more to who waits
 
     def returned(self, branch: Branch, completed: bool) -> None:
         """What a branch waited for has come; called by the branch."""
@@ -249,9 +250,12 @@ class Controller:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # nobody can wait without a loop
-        if backend.timer is None or backend.timer[0] is not loop:
-            handle = loop.call_later(max(0.0, look - self.now()), self._looked, backend)
-            backend.timer = loop, handle
+        delay = max(0.0, look - self.now())
+        if backend.timer is not None and backend.timer[0] is loop:
+            if backend.timer[1].when() <= loop.time() + delay:
+                return
+            backend.timer[1].cancel()
+        backend.timer = loop, loop.call_later(delay, self._looked, backend)
 
     def _looked(self, backend: Backend) -> None:
         backend.timer = None

@@ -159,6 +159,17 @@ class RunEnded(LongthoughtError):
         self.run_id, self.status = run_id, status
 
 
+class RunMoved(LongthoughtError):
+    """Raised by ``Store.claim`` for a run that another attempt has gone on with since it was seen.
+
+    Nothing is lost: whoever was quicker drives it.
+    """
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        super().__init__(f"run {run_id} is at attempt {attempt} already: another process woke it")
+        self.run_id, self.attempt = run_id, attempt
+
+
 class Fenced(StorageError):
     """Raised by the journal when another attempt has taken the run over. This attempt must end."""
 

@@ -16,6 +16,7 @@ from longthought.orchestrator.effects import (
     draw,
     judge_candidate,
     patched,
+    sleep,
     suspend,
     tell_time,
     whole_reply,
@@ -176,6 +177,17 @@ class Context:
     async def random(self) -> float:
         """A number in [0, 1), from the run's seed and the place."""
         return await draw(self.session)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many seconds, counted from the first time this was asked, restarts included.
+
+        The run parks if more than the workflow's ``park_after`` are left, and goes on when a waker
+        finds it due: ``Workflow.wake``, ``longthought wake``.
+
+        Raises:
+            InvalidInput: ``seconds`` is no time.
+        """
+        await sleep(self.session, seconds)
 
     async def suspend(self, name: str, ask: JSON = None) -> JSON:
         """Wait for the signal ``name`` and return its value; the run parks until it comes.

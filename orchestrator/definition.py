@@ -83,6 +83,8 @@ class Definition:
     """Whether tools may start before the reply that asks for them has ended."""
     tell_left: tuple[float, ...] = ()
     """Shares of a limit, ascending, from which on a branch is told what is left."""
+    park_after: float | None = 60.0
+    """Seconds: a run that sleeps longer is parked; None keeps every sleep in the process."""
     graph: Builder | None = None
     source: str = ""
     """Where the definition can be found again: ``module:attribute``."""

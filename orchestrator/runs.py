@@ -151,7 +151,9 @@ def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
 
 
 class Attempt:
-    """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing."""
+    """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
+
+    A ``woken`` one that is cancelled gives its run back."""
 
     def __init__(
         self,
@@ -168,8 +170,10 @@ class Attempt:
         deps: object | None = None,
         watch: Watch | None = None,
         tenant: str | None = None,
+        woken: bool = False,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
+        self._woken = woken
         self._fenced: Fenced | None = None
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
@@ -365,8 +369,12 @@ class Attempt:
         return self._result(shown, {}, error=str(error))
 
     async def _failed(self, error: Exception) -> Result:
-        text = str(error) if isinstance(error, LongthoughtError) else f"{_name(error)}: {error}"
-        reason = error.kind if isinstance(error, BudgetExhausted) else _name(error)
+        text = (
+            str(error)
+            if isinstance(error, LongthoughtError)
+            else f"{type(error).__name__}: {error}"
+        )
+        reason = error.kind if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
         outcome: JSONObject = {"answer": None, "status": status, "error": text}
         if self.mode == "live":
@@ -374,8 +382,11 @@ class Attempt:
         return self._result({"status": status, "stop_reason": reason}, {}, error=text)
 
     async def _cancelled(self) -> None:
-        if self.mode == "live":
-            with suppress(StorageError):
+        with suppress(StorageError):
+            if self._woken and self.store is not None:
+                await self.session.journal.flush()
+                await self.store.release(self.session.journal)  # the next waker finds it due
+            elif self.mode == "live":
                 await self._record_end("cancelled", "cancelled", None)
 
     async def _record_end(
@@ -497,7 +508,3 @@ def _opening(system: str | None, question: JSON) -> list[Message]:
     else:
         opening.extend(question)
     return opening
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__

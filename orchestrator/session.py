@@ -51,7 +51,7 @@ _LOG = logging.getLogger("longthought")
 
 Mode = Literal["live", "replay"]
 CLOCK_LIMITS: Final = ("wall", "thinking")
-_INSIDE_ANOTHER: Final = (":verify#", ":verify/", ":tool#", ":tool/", "!approval")
+_INSIDE_ANOTHER: Final = (":verify#", ":verify/", ":tool#", ":tool/", "!approval", "!result")
 MISSING: Final = object()
 """Returned for an effect that is to be performed now."""
 
@@ -260,7 +260,9 @@ class Session:
             return True  # time ran out in the middle of a graph of one's own
         if end is not None and end.body["how"] == "parked":
             return True
-        return any(key == wait["key"] for wait in ended.body.get("waiting", ()))
+        waits = [wait["key"] for wait in ended.body.get("waiting", ())]
+        # a tool call waits at a key of its own: for an approval, for its result
+        return any(wait == key or wait.startswith(f"{key}!") for wait in waits)
 
     def unasked(self) -> list[str]:
         """Recorded effects that the workflow, come to its end, has not asked for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ValidationError
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
-from longthought.errors import InvalidInput, RunBusy, RunEnded
+from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
@@ -31,8 +32,10 @@ from longthought.orchestrator.seats import introduce
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.typed import sent_schema
-from longthought.storage import Store
+from longthought.orchestrator.waking import Waker
+from longthought.storage import RunRow, Store
 from longthought.storage.messages import check_message
+from longthought.storage.recording import due_of
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
 from longthought.verifiers import AnswerKind
@@ -51,6 +54,7 @@ class _Company:
     deps: object | None = None
     watch: Watch | None = None
     tenant: str | None = None
+    woken: bool = False
 
 
 class Workflow:
@@ -80,6 +84,7 @@ class Workflow:
             approval as soon as its arguments are complete, while the reply still streams.
         tell_left: shares of a limit, as ``(0.5, 0.8)``: when so much of one is used, the next
             prompt of a branch says what is left.
+        park_after: a sleep of more seconds than these parks the run; None keeps it in the process.
         store: where runs are recorded: an open ``Store``, a database URL, or None for the default.
         prices: a price book, or the TOML file with your own prices.
         backend: settings for models that are given by name and have none in ``backends``.
@@ -111,6 +116,7 @@ class Workflow:
         retry: Retry | None = None,
         early_start: bool = True,
         tell_left: Sequence[float] = (),
+        park_after: float | None = 60.0,
         store: Store | str | None = None,
         prices: PriceBook | Path | None = None,
         backend: BackendSettings | None = None,
@@ -124,6 +130,9 @@ class Workflow:
         for field, value in (("parallel", parallel), ("max_turns", max_turns)):
             if value is not None and value < 1:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
+        if park_after is not None and not park_after >= 0:
+            fix = "Use seconds from 0, or None for never"
+            raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
         _check_sampling(sampling or {})
@@ -148,6 +157,7 @@ class Workflow:
             retry=retry or Retry(),
             early_start=early_start,
             tell_left=_checked_shares(tell_left),
+            park_after=park_after,
             graph=graph,
             source=source,
         )
@@ -272,6 +282,54 @@ class Workflow:
         async with self.opened_store() as store:
             await store.send_signal(run_id, name, value, key)
 
+    async def wake(
+        self,
+        *,
+        limit: int | None = None,
+        at_once: int = 16,
+        pool: Scope | None = None,
+        deps: object | None = None,
+    ) -> list[Result]:
+        """Go on with this workflow's parked runs that are due, ``limit`` of them at most.
+
+        Due is a run that was sent a signal, whose timer is over, or that a waker has died on. Many
+        may wake the runs of one store: each is woken once. What could not be woken has the
+        ``stop_reason`` ``not_woken`` and an ``error``. Cancelled, it gives back what it has in
+        hand.
+
+        Raises:
+            InvalidInput: ``limit`` or ``at_once`` is below 1.
+            StorageError: the store cannot be read.
+        """
+        for field, value in (("limit", limit), ("at_once", at_once)):
+            if value is not None and value < 1:
+                raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
+        woken: list[Result] = []
+        async with self.opened_store() as store:
+            here = self.recorded_in(store)
+
+            async def go_on(row: RunRow) -> Result:
+                return await here.wake_run(row, pool=pool, deps=deps)
+
+            waker = Waker(
+                store, go_on, woken.append, workflow=self.name, at_once=at_once, limit=limit
+            )
+            await waker.run()
+        return woken
+
+    async def wake_run(
+        self, row: RunRow, *, pool: Scope | None = None, deps: object | None = None
+    ) -> Result:
+        """Go on with one run as ``Store.due`` listed it.
+
+        Raises:
+            RunMoved, RunBusy, RunEnded: another process was quicker.
+        """
+        company = _Company(pool, deps, woken=True)
+        async with self.opened_store() as store:
+            attempt = await self._claimed(store, row.id, company, after=row.attempt)
+            return await self._until_rest(store, attempt, company)
+
     def run_sync(self, question: str | Sequence[Message], **options: Any) -> Result:
         """:meth:`run` for code that is not async; also works where a loop is running (Jupyter)."""
         return run_sync(self.run(question, **options))
@@ -317,12 +375,14 @@ class Workflow:
         company: _Company,
         force: bool = False,
         budget: Budget | None = None,
+        after: int | None = None,
     ) -> Attempt:
         journal = await store.claim(
             run_id,
             force=force,
             fingerprint=self.definition.fingerprint(),
             unless=() if budget is not None else ENDED,
+            after=after,
         )
         try:
             await store.take_signals(journal)
@@ -337,19 +397,21 @@ class Workflow:
                 deps=company.deps,
                 watch=company.watch,
                 tenant=company.tenant,
+                woken=company.woken,
             )
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
             raise
 
     async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
-        """Run attempts until the run rests: a signal may have come while it was parking."""
+        """Run attempts until the run rests: it may be due again by the time it has parked."""
         result = await attempt.run()
-        while result.status == "parked" and await store.waiting_signals(result.id):
+        while result.status == "parked" and await _due_again(store, result):
             try:
-                attempt = await self._claimed(store, result.id, company)
-            except (RunBusy, RunEnded):
-                break  # whoever sent the signal was quicker
+                last = attempt.session.journal.attempt
+                attempt = await self._claimed(store, result.id, company, after=last)
+            except (RunBusy, RunEnded, RunMoved):
+                break  # whoever sent the signal was quicker, or a waker
             before = result
             result = await attempt.run()
             if result.waiting == before.waiting:
@@ -395,6 +457,12 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+async def _due_again(store: Store, result: Result) -> bool:
+    """Whether a signal has come or a timer has passed while the run was parking."""
+    due = due_of(result.waiting)
+    return (due is not None and due <= time.time()) or await store.waiting_signals(result.id) > 0
 
 
 def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:

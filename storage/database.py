@@ -39,7 +39,7 @@ __all__ = [
     "storage_error",
 ]
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration; stores at this version open without loading Alembic."""
 
 VERSION_TABLE = "longthought_schema"

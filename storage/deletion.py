@@ -70,6 +70,7 @@ def delete_payloads(
             status="failed" if row.status == "running" else row.status,
             run_key=None,
             lease_until=0.0,
+            wake_at=None,
         )
     )
     gone = sorted({*ids, *(recording.bodies.keys() - _reachable(recording))})

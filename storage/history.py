@@ -13,6 +13,7 @@ from longthought.storage.events import (
     RunStarted,
     TraceEvent,
 )
+from longthought.storage.recording import due_of
 from longthought.types import JSONObject
 
 __all__ = ["HistoryCheck"]
@@ -28,6 +29,7 @@ class HistoryCheck:
         self._start: RunStarted | None = None
         self._attempts = 0
         self._status = "running"
+        self._wake_at: float | None = None
         self._started: dict[str, EffectStarted] = {}
         self._finished: set[tuple[str, int]] = set()
 
@@ -50,13 +52,15 @@ class HistoryCheck:
             if event.attempt != self._attempts + 1:
                 self._report(event, f"attempt {event.attempt} follows attempt {self._attempts}")
             self._attempts = event.attempt
-            self._status = "running"
+            self._status, self._wake_at = "running", None
         elif isinstance(event, RunEnded):
             self._status = event.status
+            self._wake_at = due_of(event.waiting)
         elif isinstance(event, PayloadDeleted):
             self.deleted.update(event.payloads)
             if self._status == "running":
                 self._status = "failed"
+            self._wake_at = None  # it cannot be gone on with
         if event.seq == 1 and not isinstance(event, RunStarted):
             self._report(event, "the first event is not the manifest")
 
@@ -69,6 +73,8 @@ class HistoryCheck:
             "head": head,
             "length": length,
         }
+        if self._status != "running" and "wake_at" in row:  # while it runs it is the fence's
+            told["wake_at"] = self._wake_at
         if start is not None:
             told |= {"workflow": start.workflow, "created_at": start.at}
         for column, value in told.items():

@@ -12,7 +12,7 @@ import time
 
 from longthought.errors import Fenced, InvalidInput, StorageError
 from longthought.storage.digests import canonical, chain_hash, payload_id, salt_of
-from longthought.storage.recording import Event, Recording, event_text
+from longthought.storage.recording import Event, Recording, due_of, event_text
 from longthought.storage.writer import Append, GroupWriter
 from longthought.types import JSON, Message
 
@@ -34,6 +34,8 @@ class Journal(Recording):
         super().__init__(run_id, run_key)
         self.attempt = attempt
         self.status = "running"
+        self.wake_at: float | None = None
+        """When the run is due by a timer of its own, once it is parked; see ``due_of``."""
         self.recorded = 0
         """How many events were there when this attempt began."""
         self._key: bytes = run_key
@@ -110,6 +112,7 @@ class Journal(Recording):
             self.status = "running"
         elif type_ == "run_ended":
             self.status = body["status"]
+            self.wake_at = due_of(body.get("waiting", ()))
         self._staged_events.append(
             {
                 "run_id": self.run_id,
@@ -167,6 +170,7 @@ class Journal(Recording):
             self._staged_events,
             self._staged_payloads,
             self.fail,
+            self.wake_at,
         )
         self._committed_head = self.head
         self._staged_events, self._staged_payloads = [], []

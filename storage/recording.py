@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from longthought.errors import TraceError
 from longthought.storage.digests import EMPTY_HEAD, chain_hash
 from longthought.types import JSON, JSONObject, Message
 
-__all__ = ["Event", "Recording", "event_text"]
+__all__ = ["Event", "Recording", "due_of", "event_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,15 @@ class Event:
 def event_text(seq: int, type_: str, key: str, body: str) -> str:
     """What the chain hashes. Neither a type nor a key may hold a line break."""
     return f"{seq}\n{type_}\n{key}\n{body}"
+
+
+def due_of(waiting: Sequence[JSONObject]) -> float | None:
+    """When the first timer of a parked run is over, in seconds since the epoch; None without one.
+
+    ``waiting`` is that of its ``run_ended``: a wait with a time has it in ``until``.
+    """
+    times = [wait.get("until") for wait in waiting]
+    return min((float(time) for time in times if isinstance(time, int | float)), default=None)
 
 
 class Recording:

@@ -18,6 +18,7 @@ from longthought.errors import (
     Fenced,
     InvalidInput,
     RunEnded,
+    RunMoved,
     RunNotFound,
     StorageError,
     StoreTooNew,
@@ -25,10 +26,11 @@ from longthought.errors import (
 from longthought.storage import checkpoints, deletion
 from longthought.storage.database import Database, migrate, open_database
 from longthought.storage.digests import canonical, new_run_key
+from longthought.storage.due import left_behind, signalled, timed
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
-from longthought.storage.owner import process_identity
+from longthought.storage.owner import is_gone, process_identity
 from longthought.storage.recording import Recording
 from longthought.storage.rows import free_row, load_rows
 from longthought.storage.tables import runs, signals
@@ -197,6 +199,7 @@ class Store:
             "head": journal.head,
             "length": journal.length,
             "run_key": journal.run_key,
+            "wake_at": None,
         }
         try:
             await journal.create(row)
@@ -211,22 +214,26 @@ class Store:
         force: bool = False,
         fingerprint: str = "",
         unless: Sequence[str] = (),
+        after: int | None = None,
     ) -> Journal:
         """Take a run over as its next attempt, with everything recorded so far.
 
-        A run with a status in ``unless`` is left alone.
+        A run with a status in ``unless`` is left alone, and one whose last attempt is not the one
+        numbered ``after``: of all who saw that attempt end one alone begins the next.
 
         Raises:
             RunNotFound: there is no such run.
             RunBusy: another live process holds it and ``force`` is false.
             RunEnded: its status is in ``unless``.
+            RunMoved: it is past the attempt ``after``.
             TraceError: its chain is broken.
             StorageError: a deleted payload makes it impossible to continue the run.
         """
         journal = Journal(run_id, b"", 1, self.writer)
         # what is long is read before the transaction that locks
         await self.database.read(lambda connection: load_rows(connection, journal))
-        await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint, unless))
+        wanted = (unless, after)
+        await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint, wanted))
         return journal
 
     def _take_over(
@@ -235,9 +242,12 @@ class Store:
         journal: Journal,
         force: bool,
         fingerprint: str,
-        unless: Sequence[str],
+        wanted: tuple[Sequence[str], int | None],
     ) -> None:
+        unless, after = wanted
         row = free_row(connection, journal.run_id, self._now(), force)
+        if after is not None and row.attempt != after:
+            raise RunMoved(journal.run_id, row.attempt)
         if row.status in unless:
             raise RunEnded(journal.run_id, row.status)
         if row.run_key is None:
@@ -258,6 +268,8 @@ class Store:
                 status=journal.status,
                 head=journal.head,
                 length=journal.length,
+                # once woken it stays due until an attempt has come to an end
+                wake_at=time.time() if row.status == "parked" else row.wake_at,
             )
         )
         insert_rows(connection, piece.events, piece.payloads)
@@ -299,6 +311,29 @@ class Store:
             query = query.where(runs.c.workflow == workflow)
         return await self._rows(query)
 
+    async def due(
+        self, *, workflow: str | None = None, limit: int = 1000, now: float | None = None
+    ) -> list[RunRow]:
+        """Parked runs that are to be woken, ``limit`` of them at most.
+
+        Those that a waker died on come first, then those with a signal, then those whose timer is
+        over at ``now`` (seconds since the epoch, by the clock of this process, which also says how
+        long they have left to sleep). Claim them with ``after=row.attempt``.
+        """
+        left = left_behind(_LISTED, self._now(), workflow)
+        found = {
+            row[0]: RunRow(*row[:-1])
+            for row in await self._fetch(left)
+            if row[-1] or is_gone(row[_OWNER])
+        }
+        at = time.time() if now is None else now
+        for query in (signalled(_LISTED, workflow), timed(_LISTED, at, workflow)):
+            if len(found) < limit:
+                # those with a signal and a time are in both
+                rows = await self._rows(query.limit(limit))
+                found.update((row.id, row) for row in rows if row.id not in found)
+        return list(found.values())[:limit]
+
     async def _rows(self, query: sa.Executable) -> list[RunRow]:
         return [RunRow(*row) for row in await self._fetch(query)]
 
@@ -317,12 +352,16 @@ class Store:
         return await self.database.write(work)
 
     async def renew(self, journal: Journal) -> None:
-        """Extend the lease of a run this process drives.
+        """Extend the lease of a run this process drives; one that has come to rest has none.
 
         Raises:
             Fenced: another attempt has taken it over; the journal refuses everything from then on.
         """
-        if await self._lease(journal, self._now() + self.lease) != 1:
+        # the end of the attempt may have been committed while this was on its way
+        longer = sa.case(
+            (runs.c.status == "running", self._now() + self.lease), else_=runs.c.lease_until
+        )
+        if await self._lease(journal, longer) != 1:
             error = Fenced(journal.run_id, journal.attempt)
             journal.fail(error)
             raise error
@@ -432,3 +471,4 @@ _LISTED = (
     runs.c.length,
     runs.c.head,
 )
+_OWNER = _LISTED.index(runs.c.owner)

@@ -17,7 +17,9 @@ metadata = sa.MetaData(
 )
 
 # One row per run: the fence (attempt, head, length), the lease, and what listings need. `workflow`,
-# `status` and `created_at` repeat what the events say; the audit compares them.
+# `status` and `created_at` repeat what the events say; the audit compares them. `wake_at` is when
+# a parked run is due by its own timers (seconds since the epoch); while an attempt that ended a
+# parking is under way it says since when, so that a crash of that attempt leaves the run due.
 runs = sa.Table(
     "runs",
     metadata,
@@ -31,8 +33,11 @@ runs = sa.Table(
     sa.Column("head", sa.Text, nullable=False),
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("run_key", sa.LargeBinary, nullable=True),
+    sa.Column("wake_at", sa.Double, nullable=True),
 )
 sa.Index("ix_runs_created", runs.c.created_at, runs.c.id)
+_TIMED = runs.c.wake_at.is_not(None)
+sa.Index("ix_runs_wake_at", runs.c.wake_at, sqlite_where=_TIMED, postgresql_where=_TIMED)
 
 # The trace. `body` is canonical JSON without seq, type and key, which stand in their own columns.
 events = sa.Table(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -42,6 +43,13 @@ _FENCED_UPDATE = (
                 runs.c.lease_until,
             ),
             else_=sa.literal_column("0.0"),
+        ),
+        wake_at=sa.case(
+            (
+                sa.bindparam("new_status", type_=sa.Text) == sa.literal_column("'running'"),
+                runs.c.wake_at,
+            ),
+            else_=sa.bindparam("new_wake_at", type_=sa.Double),
         ),
     )
 )
@@ -91,6 +99,7 @@ class Append:
     events: list[dict[str, JSON]]
     payloads: list[dict[str, JSON]]
     failed: Callable[[StorageError], None]
+    wake_at: float | None = None
     creates: dict[str, JSON] | None = None
     settled: bool = False
     error: StorageError | None = None
@@ -119,7 +128,10 @@ class GroupWriter:
         """Queue an append; it is settled when it is committed or has failed."""
         self._queue.append(append)
         if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="longthought-writer")
+            # in a context of its own: a connection opened here would keep that of the run for good
+            self._task = asyncio.create_task(
+                self._drain(), name="longthought-writer", context=Context()
+            )
 
     async def close(self) -> None:
         """Wait until everything that was submitted is settled."""
@@ -244,6 +256,7 @@ def _advance(connection: sa.Connection, piece: list[Append]) -> bool:
         "new_head": last.head,
         "new_length": last.length,
         "new_status": last.status,
+        "new_wake_at": last.wake_at,
     }
     if connection.dialect.name == "sqlite":
         return driver_of(connection).execute(_SQLITE_UPDATE, figures).rowcount == 1

@@ -2,9 +2,9 @@
 
 from longthought.tools.calculator import calculator
 from longthought.tools.function import FunctionTool, tool
-from longthought.tools.protocol import Tool, ToolCall, ToolContext, ToolResult, ToolSpec
+from longthought.tools.protocol import Tool, ToolCall, ToolContext, ToolResult, ToolSpec, pending
 from longthought.tools.python import python
-from longthought.tools.running import parse_arguments, redactor, run_tool
+from longthought.tools.running import parse_arguments, redactor, run_tool, told_result
 from longthought.tools.search import search
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "ToolSpec",
     "calculator",
     "parse_arguments",
+    "pending",
     "python",
     "redactor",
     "run_tool",
     "search",
+    "told_result",
     "tool",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "ToolSpec",
     "ToolStatus",
     "ValidatingTool",
+    "pending",
 ]
 
 Effect: TypeAlias = Literal["pure", "read", "write", "irreversible"]
@@ -46,8 +47,13 @@ ToolStatus: TypeAlias = Literal[
     "sandbox_unavailable",
     "unknown_outcome",
     "unknown_tool",
+    "pending",
 ]
-"""How a call ended; the set is closed. Everything but ``ok`` is told to the model as text."""
+"""How a call ended; the set is closed. Everything but ``ok`` is told to the model as text.
+
+``pending`` is no end: the call was begun and is finished from outside, by a signal. In a run it is
+never recorded as a result; the branch waits.
+"""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 MIN_RESULT_CHARS = 100  # room for the notice that says how much was cut
@@ -196,11 +202,27 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a tool may know of its call. ``deps`` are the run's objects, which are not recorded."""
+    """What a tool may know of its call. ``deps`` are the run's objects, which are not recorded.
+
+    ``run_id``, ``signal`` and ``key`` say how a call that is :func:`pending` is finished: with a
+    signal of that name, for that key, to that run. They are empty outside a run.
+    """
 
     call_id: str = ""
     idempotency_key: str = ""
     deps: object | None = None
+    run_id: str = ""
+    signal: str = ""
+    key: str = ""
+
+
+def pending(ask: JSON = None) -> ToolResult:
+    """What a tool returns that has begun something which ends elsewhere, perhaps days later.
+
+    The run parks until the result is sent as the signal ``context.signal`` for ``context.key``.
+    ``ask`` is shown to whoever looks at what the run waits for.
+    """
+    return ToolResult("pending", "This call was begun; its result comes later.", ask)
 
 
 @runtime_checkable

@@ -24,7 +24,10 @@ from longthought.tools.protocol import (
 )
 from longthought.types import JSON, FinishReason, JSONObject
 
-__all__ = ["Redact", "parse_arguments", "redactor", "run_tool"]
+__all__ = ["Redact", "parse_arguments", "redactor", "run_tool", "told_result"]
+
+ReplyTo = tuple[str, str, str]
+"""A run, and the name and key of the signal by which it hears of a result."""
 
 Redact = Callable[[str], str]
 """A function that takes secrets out of a text before the run sees it."""
@@ -85,13 +88,15 @@ async def run_tool(
     timeout: float | None = None,  # noqa: ASYNC109 (a status comes of it, not an exception)
     deps: object | None = None,
     redact: Redact | None = None,
+    reply_to: ReplyTo | None = None,
 ) -> ToolResult:
     """Call a tool and turn whatever happens into a result.
 
     Each attempt is limited by the tool's own ``timeout_s``; ``timeout`` (seconds) limits everything
     together: waiting for one of ``max_concurrency`` places, attempts and the pauses between them.
     Failures that may pass are tried again ``retries`` times, for repeatable tools alone. Text is
-    cut to ``max_result_chars``. ``redact`` sees every text and all data first.
+    cut to ``max_result_chars``. ``redact`` sees every text and all data first. ``reply_to`` is
+    where the result of a call that is left pending goes.
 
     Raises:
         asyncio.CancelledError: the calling task was cancelled.
@@ -101,7 +106,7 @@ async def run_tool(
     spec = tool.spec
     result = _checked(tool, call.arguments)
     if result is None:
-        context = ToolContext(call.call_id, call.idempotency_key, deps)
+        context = ToolContext(call.call_id, call.idempotency_key, deps, *(reply_to or ()))
         job = _Job(tool, call.arguments, context)
         limit = asyncio.timeout(timeout)
         try:
@@ -114,6 +119,18 @@ async def run_tool(
         result = replace(result, cost_usd=result.cost_usd or spec.cost_usd * job.attempt)
     result = _presented(result, spec.max_result_chars, redact)
     return replace(result, wait_s=round(time.monotonic() - started, 6))
+
+
+def told_result(spec: ToolSpec, value: JSON) -> ToolResult:
+    """The result of a pending call, from what was sent for it.
+
+    ``{"error": text}`` says that it failed; anything else is what the tool would have returned.
+    """
+    if isinstance(value, dict) and value.keys() == {"error"} and isinstance(value["error"], str):
+        result = ToolResult("tool_error", value["error"])
+    else:
+        result = _result_of(value)
+    return _presented(result, spec.max_result_chars, None)
 
 
 def redactor(secrets: Iterable[str]) -> Redact:

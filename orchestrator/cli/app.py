@@ -18,6 +18,7 @@ from longthought.orchestrator.cli.serve_model import serve_model
 from longthought.orchestrator.cli.settings import remember
 from longthought.orchestrator.cli.show import show
 from longthought.orchestrator.cli.solve import solve
+from longthought.orchestrator.cli.wake import wake
 from longthought.orchestrator.cli.why import why
 
 __all__ = ["app"]
@@ -50,6 +51,7 @@ app.command()(runs)
 app.command()(show)
 app.command()(why)
 app.command()(resume)
+app.command()(wake)
 app.command()(replay)
 app.command()(audit)
 app.command()(signal)

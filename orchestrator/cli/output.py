@@ -21,6 +21,7 @@ __all__ = [
     "console",
     "count",
     "mark",
+    "moment",
     "one_line",
     "plain_table",
     "print_json",
@@ -105,6 +106,11 @@ def seconds(value: float) -> str:
     if value < 10:
         return f"{value:.2f} s"
     return f"{value:.0f} s" if value < 300 else f"{value / 60:.0f} min"
+
+
+def moment(at: float) -> str:
+    """A moment in UTC: ``2026-01-31 12:00:00 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def age(at: float) -> str:

@@ -80,7 +80,7 @@ def signal(
     key: Annotated[str, typer.Option(help="The place it answers, if several wait.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Send a signal to a run; resume then goes on.
+    """Send a signal to a run; resume or wake then goes on.
 
     \b
     Examples:

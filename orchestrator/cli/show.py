@@ -14,6 +14,7 @@ from longthought.orchestrator.cli.output import (
     console,
     count,
     mark,
+    moment,
     one_line,
     print_json,
     seconds,
@@ -230,6 +231,10 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
     if tree.error:
         lines.append((f"error     {tree.error}", "red"))
     for wait in tree.waiting:
+        if "until" in wait:
+            lines.append((f"waits     until {moment(wait['until'])}", "yellow"))
+            lines.append(("          longthought wake", "dim"))
+            continue
         lines.append((f"waits     for {wait['name']} at {wait['key']}", "yellow"))
         if wait.get("ask") is not None:
             lines.append(

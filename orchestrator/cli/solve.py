@@ -22,7 +22,14 @@ from longthought.orchestrator.cli.options import (
     schema_text,
     workflow_from_options,
 )
-from longthought.orchestrator.cli.output import count, one_line, print_json, progress, seconds
+from longthought.orchestrator.cli.output import (
+    count,
+    moment,
+    one_line,
+    print_json,
+    progress,
+    seconds,
+)
 from longthought.orchestrator.cli.settings import Settings, settings_of
 from longthought.orchestrator.cli.show import spent_by_model
 from longthought.orchestrator.cli.streaming import watcher
@@ -178,6 +185,9 @@ def print_result(result: Result) -> None:
     if result.error:
         lines.append(("error", one_line(result.error, 2000)))
     for wait in result.waiting:
+        if "until" in wait:
+            lines.append(("waits", f"until {moment(wait['until'])}; then: longthought wake"))
+            continue
         lines.append(("waits for", f"{wait['name']} at {wait['key']}"))
         hint = f"longthought signal {result.id} {wait['name']} VALUE"
         lines.append(("", f"{hint}; then: longthought resume {result.id}"))

@@ -2,7 +2,7 @@
 
 from longthought.orchestrator.effects.model_calls import call_model
 from longthought.orchestrator.effects.requests import ModelCall
-from longthought.orchestrator.effects.small import draw, patched, suspend, tell_time
+from longthought.orchestrator.effects.small import draw, patched, sleep, suspend, tell_time
 from longthought.orchestrator.effects.told_limits import tell_left
 from longthought.orchestrator.effects.tool_calls import call_tool
 from longthought.orchestrator.effects.verdicts import judge_candidate
@@ -15,6 +15,7 @@ __all__ = [
     "draw",
     "judge_candidate",
     "patched",
+    "sleep",
     "suspend",
     "tell_left",
     "tell_time",

@@ -1,17 +1,20 @@
-"""The small effects: the time, a random draw, a patch mark, a wait for a signal."""
+"""The small effects: the time, a random draw, a patch mark, a sleep, a wait for a signal."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 import random
+from contextlib import nullcontext
 
-from longthought.errors import Suspended
-from longthought.orchestrator.places import current_frame
+from longthought.errors import Diverged, InvalidInput, Suspended
+from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event
 from longthought.types import JSON, JSONObject
 
-__all__ = ["draw", "patched", "suspend", "tell_time"]
+__all__ = ["draw", "patched", "sleep", "suspend", "tell_time"]
 
 
 async def tell_time(session: Session) -> float:
@@ -49,6 +52,53 @@ async def patched(session: Session, name: str) -> bool:
     session.finish(frame, key, "patch", session.put({"patch": name}), True)
     await session.commit(frame)
     return True
+
+
+async def sleep(session: Session, seconds: float) -> None:
+    """Go on so many seconds after this was first asked, whatever happens to the process.
+
+    A sleep with more than ``park_after`` seconds left parks the run until a waker finds it due.
+
+    Raises:
+        InvalidInput: ``seconds`` is no time.
+        Suspended: the run parks.
+        Diverged: it sleeps since an earlier attempt, and for another time.
+    """
+    if isinstance(seconds, bool) or not (math.isfinite(seconds) and seconds >= 0):
+        raise InvalidInput("seconds", f"{seconds!r} is no time to sleep", "Use seconds from 0")
+    frame = current_frame()
+    key = frame.next_key("sleep")
+    form: JSONObject = {"seconds": float(seconds)}
+    if session.recorded(key, form, frame) is not MISSING:
+        return
+    await session.until_live(frame)
+    request = session.put(form)
+    begun = await _begun(session, frame, key, request)
+    until = round(begun + seconds, 6)
+    longest = session.definition.park_after
+    if longest is not None and until - session.now > longest:
+        session.waiting.append({"name": "sleep", "key": key, "until": until})
+        raise Suspended("sleep", key)
+    branch = None if frame.inner else frame.branch  # a tool's own sleep is a part of its time
+    with branch.tool_running("sleep", int(1000 * seconds)) if branch else nullcontext():
+        await asyncio.sleep(max(0.0, until - session.now))
+    session.finish(frame, key, "sleep", request, {"until": until})
+    await session.commit(frame)
+
+
+async def _begun(session: Session, frame: Frame, key: str, request: str) -> float:
+    """When a sleep began, in this attempt or an earlier one: seconds since the epoch."""
+    seq = session.index.started.get(key)
+    if seq is None:
+        session.enter_chain(frame.branch)
+        event = session.journal.stage("effect_started", key, kind="sleep", request=request)
+        await session.commit(frame)
+    else:
+        event = session.recording.events[seq - 1]
+        if event.body["request"] != request:
+            before = session.recording.get(event.body["request"])["seconds"]
+            raise Diverged(key, f"it sleeps for {before:g} s since an earlier attempt")
+    return float(event.body["at"])
 
 
 async def suspend(session: Session, name: str, ask: JSON = None, *, key: str | None = None) -> JSON:

@@ -9,14 +9,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from longthought.budgets import Amount, Reservation
-from longthought.errors import BudgetExhausted, UnknownOutcome
+from longthought.errors import BudgetExhausted, Diverged, UnknownOutcome
 from longthought.orchestrator.effects.early_starts import EarlyCall
 from longthought.orchestrator.effects.small import suspend
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import canonical
-from longthought.tools import Tool, ToolCall, ToolResult, parse_arguments, run_tool
-from longthought.types import FinishReason, JSONObject
+from longthought.tools import (
+    Tool,
+    ToolCall,
+    ToolResult,
+    parse_arguments,
+    run_tool,
+    told_result,
+)
+from longthought.types import JSON, FinishReason, JSONObject
 
 __all__ = ["call_tool"]
 
@@ -62,11 +69,15 @@ class _LiveToolCall:
     def __init__(self, session: Session, frame: Frame, key: str, request_id: str) -> None:
         self.session, self.frame, self.key, self.request_id = session, frame, key, request_id
         self.queued_at = self.started_at = session.now
+        self.started = False
+        """Whether its start is on record in this attempt."""
         self.charged = Amount()
         self.ran: list[float] = []
         """When the tool began and ended, in seconds since the attempt began."""
         self.early: EarlyCall | None = None
         """The same call, if it was started while the reply still streamed."""
+        self.wait_key = f"{key}!result:signal"
+        """Where a call waits whose result comes from outside; open from when it was begun."""
 
     async def perform(
         self,
@@ -86,6 +97,9 @@ class _LiveToolCall:
             return self._finish(parsed)
         idempotency_key = _idempotency_key(self.session, self.key, name, parsed)
         call = ToolCall(call_id or self.key, name, parsed, idempotency_key)
+        index = self.session.index
+        if self.wait_key in index.open or self.wait_key in index.finished:
+            return await self._pending(tool, self._asked_before())
         decided = self._decided_before(tool)
         if decided is not None:
             return self._finish(decided)
@@ -110,6 +124,10 @@ class _LiveToolCall:
             return self._finish(ToolResult("budget", text))
         try:
             result = await self._performed(tool, call, cost, size)
+            if result.status == "pending":
+                self.charged = cost
+                await self._begin_waiting(tool, cost, result.data)
+                return await self._pending(tool, result.data, reservation)
         except BaseException:
             reservation.forfeit()
             if self.early is not None:
@@ -154,7 +172,9 @@ class _LiveToolCall:
         result = await early.result() if early is not None else None
         if early is None or result is None:
             self.early = None
-            return await run_tool(tool, call, deps=self.session.deps)
+            session = self.session
+            reply_to = (session.recording.run_id, _result_signal(tool), self.wait_key)
+            return await run_tool(tool, call, deps=session.deps, reply_to=reply_to)
         self.queued_at = self.started_at = early.started_at
         return result
 
@@ -162,6 +182,10 @@ class _LiveToolCall:
         """Commit ``started`` for whatever cannot simply be done again: writes and paid calls."""
         if tool.spec.effect in ("pure", "read") and not cost.nanodollars:
             return
+        self._stage_start(call.idempotency_key, cost)
+
+    def _stage_start(self, idempotency_key: str | None, cost: Amount) -> None:
+        self.started = True
         self.session.enter_chain(self.frame.branch)
         self.session.journal.stage(
             "effect_started",
@@ -169,9 +193,47 @@ class _LiveToolCall:
             kind="tool",
             request=self.request_id,
             reserved=cost.to_json(),
-            idempotency_key=call.idempotency_key,
+            idempotency_key=idempotency_key,
             attempt=self.session.index.tries.get(self.key, 0) + 1,
         )
+
+    # -- results that come from outside -----------------------------------------------------------
+
+    async def _begin_waiting(self, tool: Tool, cost: Amount, ask: JSON) -> None:
+        """Put on record that the call was begun, whatever its effect: it is not made again."""
+        if not self.started:
+            self._stage_start(None, cost)
+        form = {"signal": _result_signal(tool), "ask": ask}
+        journal, request = self.session.journal, self.session.put(form)
+        journal.stage("effect_started", self.wait_key, kind="signal", request=request)
+        await self.session.commit(self.frame)
+
+    async def _pending(
+        self, tool: Tool, ask: JSON, reservation: Reservation | None = None
+    ) -> ToolResult:
+        """The result that was sent for the call.
+
+        A call that an earlier attempt began stays charged at what was reserved for it then.
+
+        Raises:
+            Suspended: it has not come yet.
+        """
+        value = await suspend(self.session, _result_signal(tool), ask, key=self.wait_key)
+        return self._finish(told_result(tool.spec, value), reservation)
+
+    def _asked_before(self) -> JSON:
+        """What whoever has to send the result is shown.
+
+        Raises:
+            Diverged: the call that was begun is another one.
+        """
+        index, recording = self.session.index, self.session.recording
+        begun = recording.events[index.started[self.key] - 1] if self.key in index.started else None
+        if begun is None or begun.body["request"] != self.request_id:
+            raise Diverged(self.key, "a call with other arguments was begun, its result is to come")
+        waits = index.finished.get(self.wait_key)  # a crash came before the call's own end
+        waits = waits or recording.events[index.started[self.wait_key] - 1]
+        return recording.get(waits.body["request"])["ask"]
 
     def _decided_before(self, tool: Tool) -> ToolResult | None:
         """What to do about a call that was started before a crash and has no known end.
@@ -250,6 +312,10 @@ class _LiveToolCall:
             ran=self.ran,
         )
         return result
+
+
+def _result_signal(tool: Tool) -> str:
+    return f"result:{tool.spec.name}"
 
 
 def _idempotency_key(session: Session, key: str, tool: str, arguments: JSONObject) -> str:

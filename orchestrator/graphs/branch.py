@@ -341,4 +341,7 @@ async def _side_by_side(one: Any, calls: list[ToolCallPart]) -> list[Message]:
             task.cancel()
         await asyncio.wait(tasks)
         raise
+    failures = [error for task in tasks if (error := task.exception())]
+    if failures:  # several may wait, each for a signal of its own
+        raise failures[0]
     return [task.result() for task in tasks]

@@ -119,6 +119,8 @@ def _ask(recording: Recording, event: Event, step: Step) -> None:
             step.name, step.arguments = request["signal"], request["ask"]
         case "patch":
             step.name = request["patch"]
+        case "sleep":
+            step.name = f"{request['seconds']:g} s"
 
 
 def _answer(recording: Recording, result: JSON, step: Step) -> None:

@@ -31,10 +31,10 @@ workflow = Workflow(
 """
 
 
-def start(cli: Cli, spec: str, run: str) -> None:
+def start(cli: Cli, spec: str, run: str, question: str = "Go?") -> None:
     async def begin() -> None:
         async with Store(directory=cli.directory) as store:
-            await load_workflow(spec, store).run("Go?", run_id=run)
+            await load_workflow(spec, store).run(question, run_id=run)
 
     asyncio.run(begin())
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "show",
     "why",
     "resume",
+    "wake",
     "replay",
     "audit",
     "signal",

@@ -1,0 +1,153 @@
+"""Waking parked runs: those with a signal, those whose timer is over, those a waker died on.
+
+Many wakers may work on one store. Each sees a run at rest after some attempt, and of all who saw
+the same attempt one alone begins the next (``Store.claim(after=...)``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
+from longthought.orchestrator.runs import Result
+from longthought.storage import RunRow, Store
+
+__all__ = ["NOT_WOKEN", "Waker"]
+
+NOT_WOKEN = "not_woken"
+"""The ``stop_reason`` of a run that could not be gone on with; ``error`` says why."""
+
+_BACKLOG = 500
+"""Runs looked up at a time; what is stale when its turn comes is refused by the store."""
+
+_BUSY_PAUSE = 1.0
+"""Seconds after which a run that another process holds is looked at again."""
+
+_QUICKER = (Fenced, RunBusy, RunEnded, RunMoved, RunNotFound)
+"""Somebody else has the run, or it is gone: nothing of it is lost."""
+
+GoOn = Callable[[RunRow], Awaitable[Result]]
+
+
+class Waker:
+    """Goes on with the runs of a store that are due, ``at_once`` of them at a time.
+
+    ``go_on`` claims a run and drives it until it rests; ``told`` hears of each that was woken, or
+    could not be. ``workflow`` is the name of the only workflow whose runs are woken.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        go_on: GoOn,
+        told: Callable[[Result], None],
+        *,
+        workflow: str | None = None,
+        at_once: int = 16,
+        limit: int | None = None,
+    ) -> None:
+        self.store, self.workflow, self.at_once = store, workflow, at_once
+        self._go_on, self._told = go_on, told
+        self._left = limit
+        self._backlog: deque[RunRow] = deque()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._refused: set[tuple[str, int]] = set()
+        """Runs that could not be gone on with, and after which attempt: they are left alone."""
+        self._stopped = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def stop(self) -> None:
+        """Wake no more; :meth:`run` returns when those under way have come to rest."""
+        self._stopped.set()
+
+    async def run(self, every: float | None = None) -> None:
+        """Wake all that is due; with ``every`` (seconds) look again that often until stopped.
+
+        A waker that is cancelled gives the runs it has in hand back: they stay due.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        stopped = asyncio.create_task(self._stopped.wait(), name="longthought-waker-stop")
+        try:
+            while not self._over() and self._failure is None:
+                due = await self._start_due()
+                if not self._running and not due and every is None:
+                    return
+                full = len(self._running) >= self.at_once
+                pause = None if full else every
+                if self._running or pause is not None:
+                    waited = {*self._running.values(), stopped}
+                    await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            while self._running and self._failure is None:
+                await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            await self._give_back()
+        if self._failure is not None:
+            raise self._failure
+
+    def _over(self) -> bool:
+        return self._stopped.is_set() or self._left == 0
+
+    async def _start_due(self) -> bool:
+        """Begin with as many as there is room for; False if nothing more is due now."""
+        while len(self._running) < self.at_once and not self._over():
+            if not self._backlog:
+                self._backlog.extend(await self._due())
+            if not self._backlog:
+                return False
+            self._start(self._backlog.popleft())
+        return True
+
+    async def _due(self) -> list[RunRow]:
+        # those in hand and those refused may stand in the way of others
+        most = _BACKLOG + len(self._running) + len(self._refused)
+        rows = await self.store.due(workflow=self.workflow, limit=most, now=time.time())
+        return [
+            row
+            for row in rows
+            if row.id not in self._running and (row.id, row.attempt) not in self._refused
+        ]
+
+    def _start(self, row: RunRow) -> None:
+        if row.id in self._running:
+            return
+        if self._left is not None:
+            self._left -= 1
+        task = asyncio.create_task(self._wake(row), name=f"wake {row.id}")
+        self._running[row.id] = task
+        task.add_done_callback(partial(self._ended, row.id))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(name, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+
+    async def _wake(self, row: RunRow) -> None:
+        try:
+            result = await self._go_on(row)
+        except _QUICKER as error:
+            if self._left is not None:
+                self._left += 1
+            if isinstance(error, RunBusy):  # not to ask again and again for what is not free
+                await asyncio.sleep(min(error.seconds_left, _BUSY_PAUSE))
+            return
+        except Exception as error:  # one run that cannot be woken leaves the others alone
+            self._refused.add((row.id, row.attempt))
+            named = isinstance(error, LongthoughtError)
+            said = str(error) if named else f"{type(error).__name__}: {error}"
+            status = (await self.store.row(row.id)).status
+            result = Result(row.id, status, NOT_WOKEN, error=said)
+        self._told(result)
+
+    async def _give_back(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

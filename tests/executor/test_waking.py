@@ -1,0 +1,554 @@
+"""Parked runs are woken when they are due: by a timer, by a signal, by a tool's late result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any, TypedDict
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from longthought import Budget, Context, Result, Store, Workflow, strategies
+from longthought.errors import InvalidInput, RunMoved
+from longthought.orchestrator.models.scripted import ScriptedModel, call, says
+from longthought.orchestrator.waking import NOT_WOKEN
+from longthought.storage import audit, export_run, verify_export
+from longthought.tools import ToolCall, ToolContext, pending, run_tool, tool
+from tests.executor.copies import copy_prefix
+from tests.executor.workflows import turns_of
+
+HOUR = 3600.0
+
+
+class Clock:
+    """The time of day of this process, which a test moves on."""
+
+    def __init__(self) -> None:
+        self.real, self.ahead = time.time, 0.0
+
+    def __call__(self) -> float:
+        return self.real() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moved = Clock()
+    monkeypatch.setattr(time, "time", moved)
+    return moved
+
+
+class State(TypedDict, total=False):
+    question: str
+    answer: str
+
+
+def graph_of(*nodes: Any) -> Any:
+    graph: Any = StateGraph(State, context_schema=Context)
+    before = START
+    for node in nodes:
+        graph.add_node(node.__name__, node)
+        graph.add_edge(before, node.__name__)
+        before = node.__name__
+    graph.add_edge(before, END)
+    return graph
+
+
+async def ask_first(state: State, runtime: Runtime[Context]) -> State:
+    await runtime.context.model("first")
+    return {}
+
+
+async def rest(state: State, runtime: Runtime[Context]) -> State:
+    await runtime.context.sleep(HOUR)
+    return {}
+
+
+async def ask_last(state: State, runtime: Runtime[Context]) -> State:
+    reply = await runtime.context.model("last")
+    return {"answer": str(reply["message"]["content"])}
+
+
+def sleeping(store: Store, **more: Any) -> Workflow:
+    model = ScriptedModel(lambda request: f"re: {request['messages'][-1]['content']}")
+    nodes = graph_of(ask_first, rest, ask_last)
+    return Workflow("sleeping", model=model, graph=nodes, store=store, **more)
+
+
+def nothing_is_held(workflow: Workflow) -> bool:
+    """No permit, no lease and no branch of the generation controller."""
+    view = workflow._shared_controller().view()
+    held = [(one["in_use"], one["waiting"]) for one in view["backends"].values()]
+    return view["branches"] == {} and set(held) == {(0, 0)}
+
+
+async def attempts_of(store: Store, run_id: str) -> int:
+    return (await store.row(run_id)).attempt
+
+
+async def sound(store: Store) -> None:
+    report = await audit(store)
+    assert report.ok, report.findings
+
+
+async def test_a_long_sleep_parks_the_run_until_it_is_due(store: Store, clock: Clock) -> None:
+    workflow = sleeping(store)
+    parked = await workflow.run("go")
+    assert (parked.status, parked.model_calls) == ("parked", 1)
+    (wait,) = parked.waiting
+    assert wait["name"] == "sleep"
+    assert nothing_is_held(workflow)
+    await sound(store)
+    assert (await workflow.replay(parked.id)).status == "parked"
+
+    assert await workflow.wake() == []
+    clock.ahead = HOUR - 120
+    assert await workflow.wake() == []
+    still = await workflow.resume(parked.id)  # by hand, and too early
+    assert (still.status, still.waiting) == ("parked", [wait])
+    await sound(store)
+
+    clock.ahead = HOUR + 1
+    (done,) = await workflow.wake()
+    assert (done.id, done.status, done.model_calls) == (parked.id, "completed", 1)
+    assert await workflow.wake() == []
+    assert await attempts_of(store, parked.id) == 3
+    assert nothing_is_held(workflow)
+    await sound(store)
+    assert verify_export(await export_run(store, parked.id)) == []
+    replayed = await workflow.replay(parked.id)
+    assert (replayed.answer, replayed.model_calls) == (done.answer, 0)
+
+
+async def test_a_parked_run_spends_no_time(store: Store, clock: Clock) -> None:
+    workflow = sleeping(store, budget=Budget(wall=600))
+    parked = await workflow.run("go")
+    clock.ahead = 2 * HOUR
+    (done,) = await workflow.wake()
+    assert done.status == "completed"
+    assert done.spent["seconds"]["wall"] < 600
+    assert parked.status == "parked"
+
+
+@pytest.mark.parametrize("park_after", [None, 60.0])
+async def test_a_short_sleep_stays_in_the_process(store: Store, park_after: float | None) -> None:
+    async def nap(state: State, runtime: Runtime[Context]) -> State:
+        await runtime.context.sleep(0.001)
+        return {}
+
+    model = ScriptedModel(lambda _: "done")
+    nodes = graph_of(nap, ask_last)
+    workflow = Workflow("nap", model=model, graph=nodes, store=store, park_after=park_after)
+    done = await workflow.run("go")
+    assert (done.status, done.model_calls) == ("completed", 1)
+    assert await attempts_of(store, done.id) == 1
+    kinds = [e.body["kind"] for e in (await store.read(done.id)).events if "kind" in e.body]
+    assert kinds.count("sleep") == 2
+    assert (await workflow.replay(done.id)).status == "completed"
+
+
+async def test_the_time_of_a_sleep_is_kept_over_a_crash(store: Store, clock: Clock) -> None:
+    """The sleep of an attempt that was killed is gone on with, not begun anew."""
+    begun = asyncio.Event()
+
+    async def until_then(state: State, runtime: Runtime[Context]) -> State:
+        begun.set()
+        await runtime.context.sleep(HOUR)
+        return {}
+
+    model = ScriptedModel(lambda _: "done")
+    nodes = graph_of(until_then, ask_last)
+    workflow = Workflow("long", model=model, graph=nodes, store=store, park_after=None)
+    task = asyncio.create_task(workflow.run("go", run_id="r"))
+    while not any(event.type == "effect_started" for event in await _events(store, "r")):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    clock.ahead = HOUR + 1
+    done = await workflow.resume("r")  # there is nothing left to sleep
+    assert done.status == "completed"
+    await sound(store)
+
+
+async def _events(store: Store, run_id: str) -> list[Any]:
+    try:
+        return (await store.read(run_id)).events
+    except InvalidInput:
+        return []
+
+
+async def test_another_time_to_sleep_is_another_workflow(store: Store, clock: Clock) -> None:
+    parked = await sleeping(store).run("go")
+
+    async def longer(state: State, runtime: Runtime[Context]) -> State:
+        await runtime.context.sleep(2 * HOUR)
+        return {}
+
+    longer.__name__ = "rest"
+    model = ScriptedModel(lambda request: f"re: {request['messages'][-1]['content']}")
+    nodes = graph_of(ask_first, longer, ask_last)
+    changed = Workflow("sleeping", model=model, graph=nodes, store=store)
+    clock.ahead = 3 * HOUR
+    (result,) = await changed.wake()
+    assert (result.id, result.status) == (parked.id, "needs_attention")
+    assert "3600 s" in str(result.error)
+    assert await changed.wake() == []  # it waits for a person
+    assert (await sleeping(store).resume(parked.id)).status == "completed"
+    await sound(store)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), True])
+async def test_what_is_no_time_is_told(sqlite_store: Store, seconds: float) -> None:
+    async def badly(state: State, runtime: Runtime[Context]) -> State:
+        await runtime.context.sleep(seconds)
+        return {}
+
+    model = ScriptedModel(lambda _: "done")
+    workflow = Workflow("bad", model=model, graph=graph_of(badly), store=sqlite_store)
+    with pytest.raises(InvalidInput, match="seconds"):
+        await workflow.run("go")
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_a_threshold_that_is_no_time_is_told(wrong: float) -> None:
+    with pytest.raises(InvalidInput, match="park_after"):
+        Workflow("bad", park_after=wrong)
+
+
+async def test_bad_figures_for_a_waker_are_told(sqlite_store: Store) -> None:
+    with pytest.raises(InvalidInput, match="at_once"):
+        await sleeping(sqlite_store).wake(at_once=0)
+    with pytest.raises(InvalidInput, match="limit"):
+        await sleeping(sqlite_store).wake(limit=0)
+
+
+# -- signals and tools --------------------------------------------------------------------------
+
+
+async def review(state: State, runtime: Runtime[Context]) -> State:
+    return {"answer": str(await runtime.context.suspend("review"))}
+
+
+def reviewed(store: Store, name: str = "reviewed") -> Workflow:
+    return Workflow(name, model=ScriptedModel(lambda _: "x"), graph=graph_of(review), store=store)
+
+
+async def test_a_signal_wakes_its_run_and_no_other(store: Store) -> None:
+    workflow = reviewed(store)
+    ids = [(await workflow.run("go")).id for _ in range(3)]
+    other = (await reviewed(store, "another").run("go")).id
+    await store.send_signal(ids[1], "review", "good")
+    await store.send_signal(other, "review", "not mine")
+    (done,) = await workflow.wake()
+    assert (done.id, done.answer) == (ids[1], "good")
+    assert [await attempts_of(store, run_id) for run_id in ids] == [1, 2, 1]
+    assert (await store.row(other)).status == "parked"
+
+
+async def test_a_signal_for_something_else_wakes_once_and_for_nothing(store: Store) -> None:
+    workflow = reviewed(store)
+    parked = await workflow.run("go")
+    await store.send_signal(parked.id, "weather", "fine")
+    (still,) = await workflow.wake()
+    assert still.status == "parked"
+    assert await workflow.wake() == []
+    assert await attempts_of(store, parked.id) == 2
+    await sound(store)
+
+
+JOBS: Counter[str] = Counter()
+TOLD: dict[str, tuple[str, str, str]] = {}
+
+
+async def begin(name: str, context: ToolContext) -> Any:
+    JOBS[name] += 1
+    TOLD[name] = (context.run_id, context.signal, context.key)
+    return pending({"job": name})
+
+
+@tool(effect="write", name="build")
+async def build(name: str, context: ToolContext) -> Any:
+    """Build something.
+
+    Args:
+        name: what.
+    """
+    return await begin(name, context)
+
+
+@tool(effect="read", name="build")
+async def survey(name: str, context: ToolContext) -> Any:
+    """Look at something for long.
+
+    Args:
+        name: what.
+    """
+    return await begin(name, context)
+
+
+@tool(effect="write", idempotent=True, name="build")
+async def build_again(name: str, context: ToolContext) -> Any:
+    """Build something, once for each key.
+
+    Args:
+        name: what.
+    """
+    return await begin(name, context)
+
+
+def building(request: Any) -> Any:
+    if turns_of(request) == 0:
+        return says("building", call("build", name="a"), call("build", name="b"))
+    texts = [str(m["content"]) for m in request["messages"] if m["role"] == "tool"]
+    return " and ".join(texts)
+
+
+def builds(store: Store, job: Any, **more: Any) -> Workflow:
+    JOBS.clear()
+    TOLD.clear()
+    return Workflow("builds", model=ScriptedModel(building), tools=[job], store=store, **more)
+
+
+async def test_a_tool_finished_from_outside_parks_its_run(store: Store) -> None:
+    """Writes one after the other: each is begun once, its result comes by a signal."""
+    workflow = builds(store, build)
+    parked = await workflow.run("go")
+    assert (parked.status, JOBS) == ("parked", {"a": 1})
+    (wait,) = parked.waiting
+    assert (wait["name"], wait["ask"]) == ("result:build", {"job": "a"})
+    assert TOLD["a"] == (parked.id, "result:build", wait["key"])
+    assert parked.spent["tool_calls"] == 1
+    assert nothing_is_held(workflow)
+    await sound(store)
+    assert (await workflow.replay(parked.id)).status == "parked"
+    assert (await workflow.resume(parked.id)).status == "parked"
+    assert JOBS == {"a": 1}
+
+    await workflow.signal(TOLD["a"][0], TOLD["a"][1], {"size": 3}, key=TOLD["a"][2])
+    (again,) = await workflow.wake()
+    assert (again.status, JOBS) == ("parked", {"a": 1, "b": 1})
+    assert again.spent["tool_calls"] == 2
+    await workflow.signal(parked.id, "result:build", {"error": "no space"}, key=TOLD["b"][2])
+    (done,) = await workflow.wake()
+    assert (done.status, done.answer) == ("completed", '{"size": 3} and no space')
+    assert done.spent["tool_calls"] == 2
+    assert JOBS == {"a": 1, "b": 1}
+    await sound(store)
+    replayed = await workflow.replay(parked.id)
+    assert (replayed.answer, replayed.tool_calls) == (done.answer, 0)
+    assert replayed.spent["tool_calls"] == 2
+    recording = await store.read(parked.id)
+    ends = [
+        recording.get(e.body["result"])["status"]
+        for e in recording.events
+        if e.type == "effect_finished" and e.body["kind"] == "tool"
+    ]
+    assert ends == ["ok", "tool_error"]
+
+
+async def test_reads_that_are_finished_from_outside_wait_side_by_side(store: Store) -> None:
+    workflow = builds(store, survey)
+    parked = await workflow.run("go")
+    assert (parked.status, JOBS, len(parked.waiting)) == ("parked", {"a": 1, "b": 1}, 2)
+    for name in ("b", "a"):
+        run_id, signal, key = TOLD[name]
+        await workflow.signal(run_id, signal, name.upper(), key=key)
+    (done,) = await workflow.wake()
+    assert (done.status, done.answer) == ("completed", "A and B")
+    assert JOBS == {"a": 1, "b": 1}
+    assert done.spent["tool_calls"] == 2
+    await sound(store)
+    assert (await workflow.replay(parked.id)).answer == done.answer
+
+
+async def test_a_result_that_comes_before_the_run_has_parked_is_not_lost(store: Store) -> None:
+    @tool(effect="write", name="build")
+    async def quick(name: str, context: ToolContext) -> Any:
+        """Begin and end at once.
+
+        Args:
+            name: what.
+        """
+        await store.send_signal(context.run_id, context.signal, name, context.key)
+        return pending()
+
+    done = await builds(store, quick).run("go")
+    assert (done.status, done.answer) == ("completed", "a and b")
+
+
+async def test_a_call_of_a_graphs_own_may_be_finished_from_outside(store: Store) -> None:
+    async def act(state: State, runtime: Runtime[Context]) -> State:
+        result = await runtime.context.tool("build", name="a")
+        return {"answer": result.content}
+
+    JOBS.clear()
+    model = ScriptedModel(lambda _: "x")
+    workflow = Workflow("own", model=model, tools=[survey], graph=graph_of(act), store=store)
+    parked = await workflow.run("go")
+    assert (parked.status, len(parked.waiting)) == ("parked", 1)
+    assert (await workflow.replay(parked.id)).status == "parked"
+    await workflow.signal(parked.id, "result:build", "built")
+    (done,) = await workflow.wake()
+    assert (done.status, done.answer, JOBS) == ("completed", "built", {"a": 1})
+    assert (await workflow.replay(parked.id)).answer == "built"
+    await sound(store)
+
+
+async def test_a_pending_result_outside_a_run_says_so() -> None:
+    result = await run_tool(survey, ToolCall("c1", "build", {"name": "a"}))
+    assert (result.status, result.data) == ("pending", {"job": "a"})
+
+
+async def test_searches_wait_for_tools_of_several_branches(store: Store) -> None:
+    def script(request: Any) -> Any:
+        if turns_of(request) == 0:
+            return says("", call("build", name=f"s{request['sampling']['seed']}"))
+        return str(request["messages"][-1]["content"])
+
+    JOBS.clear()
+    workflow = Workflow(
+        "votes",
+        model=ScriptedModel(script),
+        tools=[build],
+        strategy=strategies.sample(3, select=strategies.majority()),
+        parallel=3,
+        store=store,
+    )
+    parked = await workflow.run("go")
+    assert (parked.status, len(parked.waiting)) == ("parked", 3)
+    assert nothing_is_held(workflow)
+    for wait in parked.waiting:
+        await workflow.signal(parked.id, wait["name"], "the same", key=wait["key"])
+    (done,) = await workflow.wake()
+    assert (done.status, done.answer, sum(JOBS.values())) == ("completed", "the same", 3)
+    assert (await workflow.replay(parked.id)).answer == done.answer
+    await sound(store)
+
+
+# -- many wakers --------------------------------------------------------------------------------
+
+
+async def test_of_all_who_saw_a_run_rest_one_begins_the_next_attempt(store: Store) -> None:
+    workflow = reviewed(store)
+    parked = await workflow.run("go")
+    await store.send_signal(parked.id, "review", "good")
+    (row,) = await store.due()
+    results = await asyncio.gather(
+        *(workflow.wake_run(row) for _ in range(5)), return_exceptions=True
+    )
+    done = [one for one in results if not isinstance(one, BaseException)]
+    assert [one.status for one in done] == ["completed"]
+    with pytest.raises(RunMoved):
+        await store.claim(parked.id, after=row.attempt)
+    assert await attempts_of(store, parked.id) == 2
+
+
+async def test_a_waker_that_is_cancelled_gives_its_runs_back(store: Store) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(state: State, runtime: Runtime[Context]) -> State:
+        value = await runtime.context.suspend("review")
+        reached.set()
+        await go_on.wait()
+        return {"answer": str(value)}
+
+    model = ScriptedModel(lambda _: "x")
+    workflow = Workflow("held", model=model, graph=graph_of(held), store=store)
+    parked = await workflow.run("go")
+    await store.send_signal(parked.id, "review", "good")
+    task = asyncio.create_task(workflow.wake())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await store.row(parked.id)).status == "running"
+    assert nothing_is_held(workflow)
+    go_on.set()
+    (done,) = await workflow.wake()
+    assert (done.status, done.answer) == ("completed", "good")
+    assert await attempts_of(store, parked.id) == 3
+    await sound(store)
+
+
+async def test_a_late_heartbeat_takes_no_lease_on_a_run_that_rests(store: Store) -> None:
+    """It may be on its way while the end of the attempt is committed."""
+    journal = await store.create_run("w", {}, fingerprint="", version="1")
+    await store.renew(journal)
+    assert (await store.row(journal.run_id)).lease_until > 0
+    journal.stage("run_ended", status="parked", stop_reason="waiting")
+    await journal.flush(status="parked")
+    await store.renew(journal)
+    assert (await store.row(journal.run_id)).lease_until == 0
+
+
+async def test_a_run_that_cannot_be_woken_leaves_the_others_alone(store: Store) -> None:
+    workflow = reviewed(store)
+    ids = [(await workflow.run("go")).id for _ in range(3)]
+    for run_id in ids:
+        await store.send_signal(run_id, "review", "good")
+    await store.database.write(
+        lambda c: c.exec_driver_sql(f"DELETE FROM events WHERE run_id = '{ids[1]}' AND seq = 2")
+    )
+    results = {result.id: result for result in await workflow.wake()}
+    assert [results[run_id].status for run_id in ids] == ["completed", "parked", "completed"]
+    assert results[ids[1]].stop_reason == NOT_WOKEN
+    assert "chain is broken" in str(results[ids[1]].error)
+
+
+async def test_a_limit_is_kept(store: Store) -> None:
+    workflow = reviewed(store)
+    for _ in range(5):
+        await store.send_signal((await workflow.run("go")).id, "review", "good")
+    assert len(await workflow.wake(limit=2)) == 2
+    assert len(await workflow.wake(at_once=1)) == 3
+
+
+async def test_runs_with_deleted_payloads_are_never_due(store: Store, clock: Clock) -> None:
+    workflow = sleeping(store)
+    parked = await workflow.run("go")
+    recording = await store.read(parked.id)
+    await store.delete_payloads(parked.id, [next(iter(recording.bodies))], "asked for")
+    await store.send_signal(parked.id, "review", "good")
+    clock.ahead = 2 * HOUR
+    assert await store.due() == []
+    await sound(store)
+
+
+# -- cut off anywhere ---------------------------------------------------------------------------
+
+
+async def _until_done(workflow: Workflow, run_id: str) -> Result:
+    """Resume, and answer whatever it waits for."""
+    result = await workflow.resume(run_id, force=True)
+    for _ in range(3):
+        for wait in result.waiting:
+            await workflow.signal(run_id, wait["name"], wait["ask"]["job"], key=wait["key"])
+        if result.status == "parked":
+            result = await workflow.resume(run_id)
+    return result
+
+
+@pytest.mark.parametrize("job", [survey, build_again], ids=["read", "write"])
+async def test_a_waiting_call_resumes_from_any_prefix(sqlite_store: Store, job: Any) -> None:
+    """Whatever was last recorded: a call that waits is not made again, and its result is told."""
+    store = sqlite_store
+    workflow = builds(store, job)
+    whole = await _until_done(workflow, (await workflow.run("go", run_key=b"k" * 16)).id)
+    assert (whole.status, whole.answer) == ("completed", "a and b")
+    recording = await store.read(whole.id)
+    for length in range(2, recording.length):
+        copied = await copy_prefix(store, recording, length)
+        begun = {e.key for e in recording.events[:length] if e.key.endswith("!result:signal")}
+        JOBS.clear()
+        result = await _until_done(workflow, copied)
+        where = f"cut after event {length}: {recording.events[length - 1]}"
+        assert (result.status, result.answer) == (whole.status, whole.answer), where
+        assert sum(JOBS.values()) == 2 - len(begun), where
+        after = (await store.read(copied)).events
+        finished = Counter(e.key for e in after if e.type == "effect_finished")
+        assert set(finished.values()) == {1}, where
+        assert (await workflow.replay(copied)).answer == whole.answer, where
+        assert nothing_is_held(workflow), where
