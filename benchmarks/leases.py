@@ -2,8 +2,8 @@
 
 The engine and its rows are real: numpy, a network of the size of the word model with random weights
 and room for longer conversations than the models have. Only the tools are not: they wait. A branch
-is an endless row of conversations; each of their turns is a tool wait and a generation. Waits are 10
-generations in the mean, and the prefix cache has room for half of the rows of all branches.
+has one conversation after another, each turn a tool wait and a generation. Waits are 10 generations
+in the mean, and the prefix cache has room for half of the rows of all branches.
 
 Arms, interleaved: ``hold`` keeps a place from a conversation's first token to its last; ``fifo``
 gives it up at a tool call, the engine serves who comes first and forgets what was used least
@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.results import arguments, report
 from longthought.budgets import BranchState, Controller
@@ -34,11 +35,13 @@ from longthought.types import JSONObject
 __all__ = ["ARMS", "Conversation", "LeasedRows", "Outcome", "measure", "play"]
 
 BRANCHES, PLACES = 64, 8
+AHEAD = 4
+"""Permits beyond the places: rows that the engine has at hand when a place becomes free."""
 RATIO = 10.0
 """Mean tool wait, in mean generations of a full batch."""
-SHAPE = Shape(vocabulary=126, positions=640, width=96, layers=4, heads=3, rotary=True)
-TURNS = 5
-QUESTION, DRAWN, RESULT = (96, 160), (48, 80), (3, 9)
+SHAPE = Shape(vocabulary=126, positions=704, width=96, layers=4, heads=3, rotary=True)
+TURNS = 7
+QUESTION, DRAWN, RESULT = (32, 64), (48, 80), (3, 9)
 """Tokens, uniform: of a question, of a generation, of a tool's result."""
 TOOLS = {"search": 0.4, "tests": 1.0, "build": 1.6}
 SPREAD = 0.15
@@ -56,7 +59,7 @@ def _mean_rows() -> float:
 
 ROOM = int(BRANCHES / 2 * _mean_rows())
 """Positions that the prefix cache holds."""
-CAPACITY = ROOM + int(PLACES * _mean_rows())
+CAPACITY = ROOM + PLACES * SHAPE.positions
 """Positions that may be under lease: the cache, and the places, which have rows of their own."""
 
 
@@ -113,8 +116,12 @@ class Conversation:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an arm did in its window. Positions went through the network; ``again`` of them had
-    done so before; ``known`` is what a cache of any size would have had.
+    """What an arm did in its window.
+
+    ``positions`` went through the network, ``again`` of them not for the first time; ``known`` is
+    what a cache of any size would have had. ``generation`` is seconds of all turns from the tool's
+    return to the last token, ``loop`` processor seconds of the event loop's thread: all but the
+    engine. ``pressure`` is seconds in which anything on the machine waited for a processor.
     """
 
     seconds: float = 0.0
@@ -124,9 +131,8 @@ class Outcome:
     known: int = 0
     again: int = 0
     generation: float = 0.0
-    """Seconds of all generations that ended, waiting for a place not counted by ``ours``."""
     loop: float = 0.0
-    """Processor seconds of the thread of the event loop: all but the engine."""
+    pressure: float = 0.0
 
     def begin(self, counters: Counters) -> None:
         """The window opens: what was before does not count."""
@@ -134,17 +140,33 @@ class Outcome:
         self.generation = 0.0
         self.positions = -counters.positions
         self.seconds, self.loop = -time.perf_counter(), -time.thread_time()
+        self.pressure = -_pressure()
 
     def end(self, counters: Counters) -> None:
         """The window closes."""
         self.positions += counters.positions
         self.seconds += time.perf_counter()
         self.loop += time.thread_time()
+        self.pressure += _pressure()
 
     @property
     def rate(self) -> float:
         """Useful tokens per second: those drawn."""
         return self.tokens / self.seconds
+
+    @property
+    def loop_ms(self) -> float:
+        """Processor milliseconds of the loop's thread for a turn."""
+        return 1000 * self.loop / self.turns
+
+
+def _pressure() -> float:
+    """Seconds since the start of the machine in which something waited for a processor (Linux)."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("=")[2]) / 1e6
 
 
 class Fifo:
@@ -194,8 +216,9 @@ class LeasedRows(Fifo):
     """Permits and leases; the engine is told of the leases (``tells``).
 
     Rows of a branch with a lease that waits are kept, those of one that was parked or has ended go
-    first. A wait costs no other branch a place, only rows to others that wait. So there is nothing to
-    weigh against the engine's time, which the rate of prefill says: whoever returns last gives way.
+    first. Places have rows of their own, so a branch that waits takes nothing from those that
+    generate: keeping is not weighed against the engine's time, which a boundless rate of prefill
+    says. Of those that wait, whoever is expected back last gives way.
     """
 
     def __init__(
@@ -209,7 +232,9 @@ class LeasedRows(Fifo):
         super().__init__(engine)
         self.tells = tells
         self.controller = Controller(on_event=self._on_event, now=now)
-        self.controller.backend("engine", engine.slots, capacity=TOLD * capacity, prefill_rate=1e12)
+        self.controller.backend(
+            "engine", engine.slots + AHEAD, capacity=TOLD * capacity, prefill_rate=1e12
+        )
         self.leased: set[str] = set()
         self._tokens: dict[str, Sequence[int]] = {}
 
@@ -325,71 +350,84 @@ class Round:
         return min(self.bounds)
 
 
-async def play_round(seed: int, waits: float, arms: dict[str, Callable[[Engine], Fifo]]) -> Round:
-    """Measure a generation and the bounds, then play all arms for so many mean waits each."""
-    roomy = 2 * BRANCHES * SHAPE.positions
-    free = {"wait": 0.0, "warm": 0.5, "seed": seed}
-    full = await play(Fifo(engine_with(roomy)), branches=PLACES, seconds=2.5, **free)
-    one = await play(Fifo(engine_with(roomy)), branches=1, seconds=1.0, **free)
+async def play_round(seed: int, names: Sequence[str], *, warm: float, waits: float) -> Round:
+    """Measure a generation and the bounds, then play each arm for so many mean waits."""
+    roomy = BRANCHES * SHAPE.positions
+
+    async def unhindered(branches: int, seconds: float) -> Outcome:
+        arm = Fifo(engine_with(roomy))
+        return await play(arm, branches=branches, wait=0, warm=0.5, seconds=seconds, seed=seed)
+
+    full, one = await unhindered(PLACES, 3.0), await unhindered(1, 1.0)
     generation, alone = full.generation / full.turns, one.generation / one.turns
     wait = RATIO * generation
-    bounds = (full.rate, BRANCHES * sum(DRAWN) / 2 / (wait + alone))
-    found = {}
-    for name, arm in arms.items():
-        found[name] = await play(
-            arm(engine_with(ROOM)),
-            branches=BRANCHES,
-            wait=wait,
-            warm=2 * wait,
-            seconds=waits * wait,
-            seed=seed,
-        )
-    return Round(generation, alone, bounds, found)
+    bounds = full.rate, BRANCHES * sum(DRAWN) / 2 / (wait + alone)
+    arms = {}
+    for name in names:
+        arm, long = ARMS[name](engine_with(ROOM)), {"warm": warm * wait, "seconds": waits * wait}
+        arms[name] = await play(arm, branches=BRANCHES, wait=wait, seed=seed, **long)
+    return Round(generation, alone, bounds, arms)
 
 
-def table(rounds: list[Round]) -> str:
+def table(rounds: Sequence[Round]) -> str:
     """A line for each arm of each round."""
-    lines = ["round arm      tokens/s  of bound   turn s  turns  computed  known   again  loop ms"]
+    lines = [
+        "round arm      tokens/s  of bound   turn s  turns  computed    known  again  loop ms  pressure"
+    ]
     for number, one in enumerate(rounds):
         for name, arm in one.arms.items():
             lines.append(
-                f"{number:>5} {name:<7} {arm.rate:>9,.0f} {arm.rate / one.bound:>9.2f}"
+                f"{number:>5} {name:<8} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
                 f" {arm.generation / arm.turns:>8.3f} {arm.turns:>6} {arm.positions:>9,}"
-                f" {arm.known:>7,} {arm.again / max(1, arm.known):>6.2f}"
-                f" {1000 * arm.loop / arm.turns:>8.2f}"
+                f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f} {arm.pressure / arm.seconds:>9.2f}"
             )
         lines.append(
-            f"{number:>5} bound   {one.bound:>9,.0f}  (full batch {one.bounds[0]:,.0f}, 64 branches"
-            f" {one.bounds[1]:,.0f}; generation {one.generation:.3f} s, alone {one.alone:.3f} s)"
+            f"{number:>5} bound    {one.bound:>8,.0f}  full batch {one.bounds[0]:,.0f}, 64 branches"
+            f" {one.bounds[1]:,.0f}; a generation {one.generation:.3f} s, alone {one.alone:.3f} s"
         )
     return "\n".join(lines)
 
 
-def figures(rounds: list[Round]) -> dict[str, float]:
-    """Medians over the rounds of the ratios within each."""
+def figures(rounds: Sequence[Round]) -> dict[str, float]:
+    """Medians over the rounds; ratios are those within a round."""
 
     def median(of: Callable[[Round], float]) -> float:
         return statistics.median(map(of, rounds))
 
-    found = {
-        "rounds": float(len(rounds)),
-        "generation_seconds": median(lambda one: one.generation),
-        "bound_tokens_per_second": median(lambda one: one.bound),
-    }
-    for name in rounds[0].arms:
+    found = {"rounds": float(len(rounds)), "generation_s": median(lambda one: one.generation)}
+    found["bound_tokens_per_s"] = median(lambda one: one.bound)
+    found["pressure"] = statistics.median(
+        arm.pressure / arm.seconds for one in rounds for arm in one.arms.values()
+    )
+    for name in ARMS:
+        if name not in rounds[0].arms:
+            continue
+        arms = [one.arms[name] for one in rounds]
         found |= {
-            f"{name}_tokens_per_second": median(lambda one, name=name: one.arms[name].rate),
-            f"{name}_of_bound": median(lambda one, name=name: one.arms[name].rate / one.bound),
+            f"{name}_tokens_per_s": statistics.median(arm.rate for arm in arms),
+            f"{name}_of_bound": statistics.median(
+                one.arms[name].rate / one.bound for one in rounds
+            ),
+            f"{name}_computed_again_share": statistics.median(a.again / a.known for a in arms),
+            f"{name}_positions_per_token": statistics.median(a.positions / a.tokens for a in arms),
+            f"{name}_loop_ms_per_turn": statistics.median(arm.loop_ms for arm in arms),
         }
+        if name != "ours":
+            found[f"ours_over_{name}"] = statistics.median(
+                one.arms["ours"].rate / one.arms[name].rate for one in rounds
+            )
     return found
 
 
 async def measure(quick: bool) -> list[Round]:
-    """All rounds."""
-    arms = {name: ARMS[name] for name in ("hold", "fifo", "ours")} if quick else ARMS
-    return [
-        await play_round(seed, 6.0 if quick else 10.0, arms) for seed in range(1 if quick else 5)
-    ]
+    """All rounds; the arms take turns in going first."""
+    names = [name for name in ARMS if not quick or name != "untold"]
+    long = {"warm": 2.5, "waits": 3.5} if quick else {"warm": 2.5, "waits": 7.0}
+    rounds = []
+    for number in range(1 if quick else 5):
+        first = number % len(names)
+        rounds.append(await play_round(number, [*names[first:], *names[:first]], **long))
+    return rounds
 
 
 def main() -> None:
