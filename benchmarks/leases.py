@@ -17,8 +17,10 @@ tool nor computes anything twice, and 64 branches of which each generates as fas
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ from longthought.types import JSONObject
 __all__ = ["ARMS", "Conversation", "LeasedRows", "Outcome", "measure", "play"]
 
 BRANCHES, PLACES = 64, 8
+_THREADS = "OPENBLAS_NUM_THREADS"
+"""One: the matrices are small, and several threads spin while they wait for each other."""
 AHEAD = 4
 """Permits beyond the places: rows that the engine has at hand when a place becomes free."""
 RATIO = 10.0
@@ -369,22 +373,21 @@ async def play_round(seed: int, names: Sequence[str], *, warm: float, waits: flo
     return Round(generation, alone, bounds, arms)
 
 
-def table(rounds: Sequence[Round]) -> str:
-    """A line for each arm of each round."""
-    lines = [
-        "round arm      tokens/s  of bound   turn s  turns  computed    known  again  loop ms  pressure"
-    ]
-    for number, one in enumerate(rounds):
-        for name, arm in one.arms.items():
-            lines.append(
-                f"{number:>5} {name:<8} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
-                f" {arm.generation / arm.turns:>8.3f} {arm.turns:>6} {arm.positions:>9,}"
-                f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f} {arm.pressure / arm.seconds:>9.2f}"
-            )
+def table(number: int, one: Round) -> str:
+    """A line for each arm of a round."""
+    columns = "tokens/s  of bound   turn s  turns  computed    known  again  loop ms  pressure"
+    lines = [f"round arm      {columns}"]
+    for name, arm in one.arms.items():
         lines.append(
-            f"{number:>5} bound    {one.bound:>8,.0f}  full batch {one.bounds[0]:,.0f}, 64 branches"
-            f" {one.bounds[1]:,.0f}; a generation {one.generation:.3f} s, alone {one.alone:.3f} s"
+            f"{number:>5} {name:<8} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
+            f" {arm.generation / arm.turns:>8.3f} {arm.turns:>6} {arm.positions:>9,}"
+            f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f}"
+            f" {arm.pressure / arm.seconds:>9.2f}"
         )
+    lines.append(
+        f"{number:>5} bound    {one.bound:>8,.0f}  full batch {one.bounds[0]:,.0f}, 64 branches"
+        f" {one.bounds[1]:,.0f}; a generation {one.generation:.3f} s, alone {one.alone:.3f} s"
+    )
     return "\n".join(lines)
 
 
@@ -419,24 +422,30 @@ def figures(rounds: Sequence[Round]) -> dict[str, float]:
     return found
 
 
-async def measure(quick: bool) -> list[Round]:
-    """All rounds; the arms take turns in going first."""
+async def measure(quick: bool, show: Callable[[str], None]) -> list[Round]:
+    """All rounds; the arms take turns in going first. ``show`` is given each as soon as it ends."""
     names = [name for name in ARMS if not quick or name != "untold"]
-    long = {"warm": 2.5, "waits": 3.5} if quick else {"warm": 2.5, "waits": 7.0}
     rounds = []
-    for number in range(1 if quick else 5):
+    for number in range(1 if quick else 3):
         first = number % len(names)
-        rounds.append(await play_round(number, [*names[first:], *names[:first]], **long))
+        order = [*names[first:], *names[:first]]
+        rounds.append(await play_round(number, order, warm=2.5, waits=3.5 if quick else 4.0))
+        show(table(number, rounds[-1]))
     return rounds
 
 
 def main() -> None:
     """Measure, print a line for each arm of each round, report."""
     options = arguments(__doc__ or "")
-    rounds = asyncio.run(measure(options.quick))
-    if not options.json:
-        print(table(rounds), end="\n\n")
-    report("leases", figures(rounds), options)
+    if _THREADS not in os.environ:  # it is read when numpy is loaded
+        command = [sys.executable, "-m", "benchmarks.leases", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, _THREADS: "1"})
+
+    def show(text: str) -> None:
+        if not options.json:
+            print(text, end="\n\n", flush=True)
+
+    report("leases", figures(asyncio.run(measure(options.quick, show))), options)
 
 
 if __name__ == "__main__":
