@@ -89,6 +89,7 @@ class _Flight:
     over: bool = False
     cancelled: bool = False
     failure: Exception | None = None
+    kept: bool = False  # its rows were kept for it, so nobody else begins with them
 
 
 class Engine:
@@ -100,6 +101,7 @@ class Engine:
         self.counters = Counters()
         self.prefixes = PrefixCache(cache_bytes)
         self._inbox: deque[_Flight] = deque()
+        self._orders: deque[tuple[Callable[[Sequence[int]], object], Sequence[int]]] = deque()
         self._flights: list[_Flight] = []  # the place in this list is the row in the batch
         self._batch: Cache | None = None
         self._logits: Floats = np.zeros((slots, network.shape.vocabulary), np.float32)
@@ -138,6 +140,21 @@ class Engine:
         if flight.failure is not None:
             raise BackendError(f"embedded engine: {flight.failure}") from flight.failure
 
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Keep the rows of a sequence that has ended until it comes back longer, or is released.
+
+        For a branch with a lease that waits for a tool. May be called from any thread; it takes
+        effect before rows that come later. Once all that fits is kept, no other rows are stored.
+        """
+        self._order(self.prefixes.keep, tokens)
+
+    def release(self, tokens: Sequence[int]) -> None:
+        """Let the rows of a sequence go first when room is needed: its branch was parked or ended.
+
+        May be called from any thread, like :meth:`keep`.
+        """
+        self._order(self.prefixes.release, tokens)
+
     def close(self) -> None:
         """Stop the thread and free the memory. Rows in flight fail; later rows start afresh."""
         with self._ending:
@@ -168,6 +185,13 @@ class Engine:
                 self._thread = threading.Thread(target=self._work, name="embedded-engine")
                 self._thread.start()
 
+    def _order(self, order: Callable[[Sequence[int]], object], tokens: Sequence[int]) -> None:
+        with self._lock:
+            if self._working:
+                self._orders.append((order, tokens))
+            else:
+                order(tokens)  # no thread uses the cache now
+
     # Everything below runs in the worker thread.
 
     def _work(self) -> None:
@@ -194,6 +218,9 @@ class Engine:
                 self._end(dict.fromkeys([*self._flights, *self._inbox], closed))
                 self._flights.clear()
                 self._inbox.clear()
+            while self._orders:
+                order, tokens = self._orders.popleft()
+                order(tokens)
             arrivals: list[_Flight] = []
             while self._inbox and len(self._flights) + len(arrivals) < self.slots:
                 flight = self._inbox.popleft()
@@ -227,6 +254,8 @@ class Engine:
         if self._batch is None:
             self._batch = self.network.new_cache(self.slots)
         found = {flight: self.prefixes.find(flight.tokens[:-1]) for flight in arrivals}
+        for flight in arrivals:
+            flight.kept = self.prefixes.come_back(flight.tokens[:-1])
 
         def missing(flight: _Flight) -> int:
             return len(flight.tokens) - found[flight][0]
@@ -247,7 +276,8 @@ class Engine:
             self._forward(start, len(self._flights), new)
             if new > 1:
                 for place in range(start, len(self._flights)):
-                    self._keep(place)
+                    if not self._flights[place].kept:
+                        self._keep(place)
 
     def _forward(self, start: int, stop: int, new: int) -> None:
         """Push the last ``new`` tokens of some rows through the network."""

@@ -2,6 +2,7 @@
 
 A trie finds the longest stored prefix of a prompt in one walk. Whole sequences are evicted by least
 recent use when their arrays outgrow a bound in bytes; what is evicted is computed again on return.
+Whoever knows better says of a sequence that it must stay, or that it may go first.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class PrefixCache:
         self.nbytes = 0
         self._root = _Node()
         self._stored: OrderedDict[int, Prefix] = OrderedDict()
+        self._kept: set[int] = set()
         self._next = 0
 
     def __len__(self) -> int:
@@ -83,11 +85,40 @@ class PrefixCache:
         self._stored[number] = prefix
         self.nbytes += prefix.nbytes
         while self.nbytes > self.limit_bytes:
-            self._drop(next(iter(self._stored)))
+            # There is one that is not kept: the new one, if no other.
+            self._drop(next(one for one in self._stored if one not in self._kept))
+
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Do not evict the sequence that these tokens begin with, until it comes back.
+
+        Where all is kept nothing more gets in. Nothing happens where no sequence ends within the
+        tokens: it was evicted, or a longer one holds its rows.
+        """
+        number = self._walk(tokens)[0].end
+        if number is not None:
+            self._kept.add(number)
+
+    def release(self, tokens: Sequence[int]) -> bool:
+        """The sequence that these tokens begin with goes first; whether it had been kept."""
+        number = self._walk(tokens)[0].end
+        if number is None:
+            return False
+        self._stored.move_to_end(number, last=False)
+        kept = number in self._kept
+        self._kept.discard(number)
+        return kept
+
+    def come_back(self, tokens: Sequence[int]) -> bool:
+        """Whoever kept a sequence has its rows again; false if what these tokens begin with was
+        not kept. What lies here is then of no more use, and goes first.
+        """
+        number = self._walk(tokens)[0].end if self._kept else None
+        return number in self._kept and self.release(tokens)
 
     def clear(self) -> None:
         """Forget everything."""
         self._root = _Node()
+        self._kept.clear()
         self._stored.clear()
         self.nbytes = 0
 
@@ -102,6 +133,7 @@ class PrefixCache:
 
     def _drop(self, number: int) -> None:
         prefix = self._stored.pop(number)
+        self._kept.discard(number)
         self.nbytes -= prefix.nbytes
         node = self._root
         for token in prefix.tokens:

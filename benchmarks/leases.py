@@ -1,0 +1,452 @@
+"""Context leases on the embedded engine, on the wall clock: 64 branches, 8 places, long tool waits.
+
+The engine and its rows are real: numpy, a network of the size of the word model with random weights
+and room for longer conversations than the models have. Only the tools are not: they wait. A branch
+has one conversation after another, each turn a tool wait and a generation. Waits are 10 generations
+in the mean, and the prefix cache has room for half of the rows of all branches.
+
+Arms, interleaved: ``hold`` keeps a place from a conversation's first token to its last; ``fifo``
+gives it up at a tool call, the engine serves who comes first and forgets what was used least
+recently; ``ours`` adds a controller with permits and leases, which tells the engine whose rows to
+keep and whose may go; ``untold`` is the same but for the telling.
+
+The bound is the lesser of two rates that no schedule can pass: a full batch that never waits for a
+tool nor computes anything twice, and 64 branches of which each generates as fast as one alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.results import arguments, report
+from longthought.budgets import BranchState, Controller
+from longthought.orchestrator.models.embedded import Network
+from longthought.orchestrator.models.embedded.engine import Counters, Engine, Row, Step
+from longthought.orchestrator.models.embedded.network import Shape
+from longthought.orchestrator.models.embedded.sampling import Draw, random_stream
+from longthought.types import JSONObject
+
+__all__ = ["ARMS", "Conversation", "LeasedRows", "Outcome", "measure", "play"]
+
+BRANCHES, PLACES = 64, 8
+_THREADS = "OPENBLAS_NUM_THREADS"
+"""One: the matrices are small, and several threads spin while they wait for each other."""
+AHEAD = 4
+"""Permits beyond the places: rows that the engine has at hand when a place becomes free."""
+RATIO = 10.0
+"""Mean tool wait, in mean generations of a full batch."""
+SHAPE = Shape(vocabulary=126, positions=704, width=96, layers=4, heads=3, rotary=True)
+TURNS = 7
+QUESTION, DRAWN, RESULT = (32, 64), (48, 80), (3, 9)
+"""Tokens, uniform: of a question, of a generation, of a tool's result."""
+TOOLS = {"search": 0.4, "tests": 1.0, "build": 1.6}
+SPREAD = 0.15
+"""Each tool's mean in mean waits, and the standard deviation of the logarithm of one wait."""
+TOLD = 8
+"""What the controller is told of one position: it reserves 256 tokens for each context to grow,
+which is meant for contexts of thousands."""
+
+
+def _mean_rows() -> float:
+    """Rows of a branch that waits, in the mean over its turns; before its first it has none."""
+    grown = [sum(QUESTION) / 2 + turn * (sum(DRAWN) + sum(RESULT)) / 2 for turn in range(TURNS)]
+    return sum(tokens - sum(RESULT) / 2 for tokens in grown[1:]) / TURNS
+
+
+ROOM = int(BRANCHES / 2 * _mean_rows())
+"""Positions that the prefix cache holds."""
+CAPACITY = ROOM + PLACES * SHAPE.positions
+"""Positions that may be under lease: the cache, and the places, which have rows of their own."""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A branch's tokens so far, its next tool wait and what it draws; all from a fixed seed."""
+
+    branch: str
+    rng: random.Random
+    tokens: list[int] = field(default_factory=list)
+    computed: int = 0
+    turn: int = 0
+    _tools: list[str] = field(default_factory=list)
+
+    def wait(self) -> tuple[str, float]:
+        """The next tool and how long it takes, in mean waits. Every third call is of each tool."""
+        if not self._tools:
+            self._tools = self.rng.sample(list(TOOLS), len(TOOLS))
+        tool = self._tools.pop()
+        return tool, TOOLS[tool] * self.rng.lognormvariate(-SPREAD * SPREAD / 2, SPREAD)
+
+    def ask(self) -> Row:
+        """The row of the next turn: the tool's result, or a question, is appended."""
+        low, high = QUESTION if self.turn == 0 else RESULT
+        self._append(self.rng.randint(low, high))
+        return self._row(self.rng.randint(*DRAWN))
+
+    def grow_old(self) -> None:
+        """Begin in the middle: some turns that nobody computed."""
+        self.turn = self.rng.randrange(TURNS)
+        if self.turn:
+            self._append(self.rng.randint(*QUESTION))
+        for _ in range(self.turn):
+            self._append(self.rng.randint(*DRAWN))
+
+    def answered(self) -> bool:
+        """The turn has ended; whether the conversation has, too."""
+        self.turn += 1
+        self.computed = len(self.tokens) - 1  # the last token drawn is never computed
+        if self.turn < TURNS:
+            return False
+        self.turn, self.computed = 0, 0
+        self.tokens = []
+        return True
+
+    def _append(self, count: int) -> None:
+        self.tokens += self.rng.choices(range(SHAPE.vocabulary), k=count)
+
+    def _row(self, limit: int) -> Row:
+        last = self.turn == TURNS - 1
+        draw = Draw(stream=random_stream(self.rng.getrandbits(32), 0))
+        return Row(list(self.tokens), draw, limit, lambda token: False, lambda: not last)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an arm did in its window.
+
+    ``positions`` went through the network, ``again`` of them not for the first time; ``known`` is
+    what a cache of any size would have had. ``generation`` is seconds of all turns from the tool's
+    return to the last token, ``loop`` processor seconds of the event loop's thread: all but the
+    engine. ``pressure`` is seconds in which anything on the machine waited for a processor.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    turns: int = 0
+    positions: int = 0
+    known: int = 0
+    again: int = 0
+    generation: float = 0.0
+    loop: float = 0.0
+    pressure: float = 0.0
+
+    def begin(self, counters: Counters) -> None:
+        """The window opens: what was before does not count."""
+        self.tokens = self.turns = self.known = self.again = 0
+        self.generation = 0.0
+        self.positions = -counters.positions
+        self.seconds, self.loop = -time.perf_counter(), -time.thread_time()
+        self.pressure = -_pressure()
+
+    def end(self, counters: Counters) -> None:
+        """The window closes."""
+        self.positions += counters.positions
+        self.seconds += time.perf_counter()
+        self.loop += time.thread_time()
+        self.pressure += _pressure()
+
+    @property
+    def rate(self) -> float:
+        """Useful tokens per second: those drawn."""
+        return self.tokens / self.seconds
+
+    @property
+    def loop_ms(self) -> float:
+        """Processor milliseconds of the loop's thread for a turn."""
+        return 1000 * self.loop / self.turns
+
+
+def _pressure() -> float:
+    """Seconds since the start of the machine in which something waited for a processor (Linux)."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("=")[2]) / 1e6
+
+
+class Fifo:
+    """The place is given up during a tool; the engine serves who comes first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
+        """Generate as soon as there is a place."""
+        await self.engine.run(row, deliver)
+
+    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
+        """A tool works for the branch, which has these tokens."""
+
+    def returned(self, branch: str) -> None:
+        """The tool has returned."""
+
+    def ended(self, branch: str) -> None:
+        """A conversation has ended."""
+
+
+class Hold(Fifo):
+    """The place is kept from the first token to the last. Its rows stay in the cache meanwhile:
+    there is room for four times as many.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._places = asyncio.Semaphore(engine.slots)
+        self._holding: set[str] = set()
+
+    async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
+        """Wait for a place only at first."""
+        if branch not in self._holding:
+            await self._places.acquire()
+            self._holding.add(branch)
+        await super().generate(branch, row, deliver)
+
+    def ended(self, branch: str) -> None:
+        """The place is free."""
+        self._holding.discard(branch)
+        self._places.release()
+
+
+class LeasedRows(Fifo):
+    """Permits and leases; the engine is told of the leases (``tells``).
+
+    Rows of a branch with a lease that waits are kept, those of one that was parked or has ended go
+    first. Places have rows of their own, so a branch that waits takes nothing from those that
+    generate: keeping is not weighed against the engine's time, which a boundless rate of prefill
+    says. Of those that wait, whoever is expected back last gives way.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        capacity: int = CAPACITY,
+        *,
+        tells: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(engine)
+        self.tells = tells
+        self.controller = Controller(on_event=self._on_event, now=now)
+        self.controller.backend(
+            "engine", engine.slots + AHEAD, capacity=TOLD * capacity, prefill_rate=1e12
+        )
+        self.leased: set[str] = set()
+        self._tokens: dict[str, Sequence[int]] = {}
+
+    async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
+        """Generate under a permit."""
+        context = TOLD * len(row.prompt)
+        async with self.controller.permit("engine", branch, context=context) as permit:
+            await super().generate(branch, row, deliver)
+            permit.used(context=TOLD * (len(row.prompt) + row.limit))
+
+    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
+        """No permit; the lease stays, and with it the rows."""
+        self.controller.branch(branch).move(BranchState.ACTING, tool=tool)
+        self._tokens[branch] = tokens
+        if self.tells and tokens and branch in self.leased:
+            self.engine.keep(tokens)
+
+    def returned(self, branch: str) -> None:
+        """The branch may generate."""
+        self.controller.branch(branch).move(BranchState.READY)
+
+    def ended(self, branch: str) -> None:
+        """The lease is gone; the conversation that follows is another branch to the controller."""
+        self.controller.branch(branch).move(BranchState.DONE)
+
+    def _on_event(self, event: JSONObject) -> None:
+        kind, branch = event["event"], str(event.get("branch"))
+        if kind in ("lease_taken", "lease_resumed"):
+            self.leased.add(branch)
+        elif kind in ("lease_parked", "lease_shed", "lease_ended"):
+            self.leased.discard(branch)
+            tokens = self._tokens.get(branch)
+            if self.tells and tokens:
+                self.engine.release(tokens)
+
+
+ARMS: dict[str, Callable[[Engine], Fifo]] = {
+    "hold": Hold,
+    "fifo": Fifo,
+    "ours": LeasedRows,
+    "untold": lambda engine: LeasedRows(engine, tells=False),
+}
+
+
+def engine_with(positions: int, slots: int = PLACES) -> Engine:
+    """An engine whose prefix cache has room for so many positions."""
+    bytes_each = 2 * 4 * SHAPE.layers * SHAPE.width  # keys and values, 32 bits
+    return Engine(Network.random(SHAPE, seed=1), slots=slots, cache_bytes=positions * bytes_each)
+
+
+async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) -> None:
+    """Conversations for ever; ``wait`` is the mean wait in seconds, 0 for none."""
+    one.grow_old()
+    share = one.rng.random()  # of its first wait: branches are not in step
+
+    def deliver(steps: list[Step]) -> None:
+        one.tokens += [step.token for step in steps]
+        window.tokens += len(steps)
+
+    while True:
+        if wait:
+            tool, waits = one.wait()
+            arm.acts(one.branch, tool, tuple(one.tokens))
+            await asyncio.sleep(waits * wait * share)
+            arm.returned(one.branch)
+            share = 1.0
+        known, row = one.computed, one.ask()
+        begin = time.perf_counter()
+        await arm.generate(one.branch, row, deliver)
+        window.generation += time.perf_counter() - begin
+        window.turns += 1
+        window.known += known
+        window.again += max(0, known - row.cached)
+        if one.answered():
+            arm.ended(one.branch)
+
+
+async def play(
+    arm: Fifo, *, branches: int, wait: float, warm: float, seconds: float, seed: int
+) -> Outcome:
+    """Let branches live for ``warm`` seconds, then look at ``seconds`` of it."""
+    window, counters = Outcome(), arm.engine.counters
+    lives = [Conversation(f"b{n}", random.Random(f"{seed} {n}")) for n in range(branches)]
+    tasks = [asyncio.create_task(_branch(arm, one, wait, window)) for one in lives]
+    try:
+        await asyncio.wait(tasks, timeout=warm)
+        window.begin(counters)
+        await asyncio.wait(tasks, timeout=seconds)
+        window.end(counters)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(arm.engine.close)
+    for error in ends:
+        if not isinstance(error, asyncio.CancelledError):
+            raise error
+    return window
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: what a generation takes, the bound, and every arm under both."""
+
+    generation: float
+    alone: float
+    bounds: tuple[float, float]
+    arms: dict[str, Outcome]
+
+    @property
+    def bound(self) -> float:
+        """Useful tokens per second that no schedule can pass."""
+        return min(self.bounds)
+
+
+async def play_round(seed: int, names: Sequence[str], *, warm: float, waits: float) -> Round:
+    """Measure a generation and the bounds, then play each arm for so many mean waits."""
+    roomy = BRANCHES * SHAPE.positions
+
+    async def unhindered(branches: int, seconds: float) -> Outcome:
+        arm = Fifo(engine_with(roomy))
+        return await play(arm, branches=branches, wait=0, warm=0.5, seconds=seconds, seed=seed)
+
+    full, one = await unhindered(PLACES, 3.0), await unhindered(1, 1.0)
+    generation, alone = full.generation / full.turns, one.generation / one.turns
+    wait = RATIO * generation
+    bounds = full.rate, BRANCHES * sum(DRAWN) / 2 / (wait + alone)
+    arms = {}
+    for name in names:
+        arm, long = ARMS[name](engine_with(ROOM)), {"warm": warm * wait, "seconds": waits * wait}
+        arms[name] = await play(arm, branches=BRANCHES, wait=wait, seed=seed, **long)
+    return Round(generation, alone, bounds, arms)
+
+
+def table(number: int, one: Round) -> str:
+    """A line for each arm of a round."""
+    columns = "tokens/s  of bound   turn s  turns  computed    known  again  loop ms  pressure"
+    lines = [f"round arm      {columns}"]
+    for name, arm in one.arms.items():
+        lines.append(
+            f"{number:>5} {name:<8} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
+            f" {arm.generation / arm.turns:>8.3f} {arm.turns:>6} {arm.positions:>9,}"
+            f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f}"
+            f" {arm.pressure / arm.seconds:>9.2f}"
+        )
+    lines.append(
+        f"{number:>5} bound    {one.bound:>8,.0f}  full batch {one.bounds[0]:,.0f}, 64 branches"
+        f" {one.bounds[1]:,.0f}; a generation {one.generation:.3f} s, alone {one.alone:.3f} s"
+    )
+    return "\n".join(lines)
+
+
+def figures(rounds: Sequence[Round]) -> dict[str, float]:
+    """Medians over the rounds; ratios are those within a round."""
+
+    def median(of: Callable[[Round], float]) -> float:
+        return statistics.median(map(of, rounds))
+
+    found = {"rounds": float(len(rounds)), "generation_s": median(lambda one: one.generation)}
+    found["bound_tokens_per_s"] = median(lambda one: one.bound)
+    found["pressure"] = statistics.median(
+        arm.pressure / arm.seconds for one in rounds for arm in one.arms.values()
+    )
+    for name in ARMS:
+        if name not in rounds[0].arms:
+            continue
+        arms = [one.arms[name] for one in rounds]
+        found |= {
+            f"{name}_tokens_per_s": statistics.median(arm.rate for arm in arms),
+            f"{name}_of_bound": statistics.median(
+                one.arms[name].rate / one.bound for one in rounds
+            ),
+            f"{name}_computed_again_share": statistics.median(a.again / a.known for a in arms),
+            f"{name}_positions_per_token": statistics.median(a.positions / a.tokens for a in arms),
+            f"{name}_loop_ms_per_turn": statistics.median(arm.loop_ms for arm in arms),
+        }
+        if name != "ours":
+            found[f"ours_over_{name}"] = statistics.median(
+                one.arms["ours"].rate / one.arms[name].rate for one in rounds
+            )
+    return found
+
+
+async def measure(quick: bool, show: Callable[[str], None]) -> list[Round]:
+    """All rounds; the arms take turns in going first. ``show`` is given each as soon as it ends."""
+    names = [name for name in ARMS if not quick or name != "untold"]
+    rounds = []
+    for number in range(1 if quick else 3):
+        first = number % len(names)
+        order = [*names[first:], *names[:first]]
+        rounds.append(await play_round(number, order, warm=2.5, waits=3.5 if quick else 4.0))
+        show(table(number, rounds[-1]))
+    return rounds
+
+
+def main() -> None:
+    """Measure, print a line for each arm of each round, report."""
+    options = arguments(__doc__ or "")
+    if _THREADS not in os.environ:  # it is read when numpy is loaded
+        command = [sys.executable, "-m", "benchmarks.leases", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, _THREADS: "1"})
+
+    def show(text: str) -> None:
+        if not options.json:
+            print(text, end="\n\n", flush=True)
+
+    report("leases", figures(asyncio.run(measure(options.quick, show))), options)
+
+
+if __name__ == "__main__":
+    main()
