@@ -152,3 +152,47 @@ async def test_one_call_of_a_tool_is_learned_once_for_all_backends() -> None:
         branch.move(BranchState.ACTING, tool="search")
         branch.move(BranchState.READY)
     assert 2.9 < controller.tool_times.seen("search") <= 3
+
+
+async def test_who_waits_is_looked_at_when_a_branch_begins_to_act() -> None:
+    backend = Backend()
+    controller, gate = backend.controller, asyncio.Event()
+    for _ in range(50):
+        controller.tool_times.observe("slow", 1000.0)  # longer than to compute all contexts anew
+    for index in range(50):
+        await backend.generate(f"old {index}", 10)
+        controller.branch(f"old {index}").move(BranchState.DONE)
+    await backend.generate("a", 2500)
+
+    async def busy() -> None:
+        async with controller.permit("m", "busy", context=2500):
+            await gate.wait()
+
+    holder = asyncio.create_task(busy())
+    await asyncio.sleep(0)
+    waiter = asyncio.create_task(backend.generate("b", 5000))
+    await asyncio.sleep(0)
+    assert (controller.in_use("m"), controller.waiting("m")) == (1, 1)
+    controller.branch("a").move(BranchState.ACTING, tool="slow")
+    assert (controller.in_use("m"), controller.waiting("m")) == (2, 0)
+    await asyncio.wait_for(waiter, 30)
+    gate.set()
+    await holder
+
+
+async def test_an_earlier_look_takes_the_place_of_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = Backend()
+    known = backend.controller._known("m")
+    armed: list[object] = []
+    for delay in (9.0, 3.0, 6.0):
+        monkeypatch.setattr(
+            type(known.scheduler), "next_look", lambda _, now, delay=delay: now + delay
+        )
+        backend.controller.pump(known)
+        assert known.timer is not None
+        armed.append(known.timer[1])
+    assert armed[0] is not armed[1]
+    assert armed[1] is armed[2]
+    known.timer[1].cancel()
