@@ -191,8 +191,8 @@ async def test_events_carry_the_callers_clock() -> None:
         "permit_queued",
         "state",
         "permit_acquired",
-        "state",
         "permit_released",
+        "state",
         "state",
     ]
     assert {e["at"] for e in seen} == {7.0}
