@@ -1,0 +1,523 @@
+"""A model call on its way: reserved before it leaves, topped up while it flows, settled on use."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from contextlib import suppress
+from dataclasses import replace
+from typing import cast
+
+from longthought.budgets import (
+    Amount,
+    Reservation,
+    admit,
+    call_bound,
+    usage_amount,
+)
+from longthought.errors import (
+    BackendError,
+    BudgetExhausted,
+    InvalidInput,
+    QuestionRefused,
+    StorageError,
+)
+from longthought.orchestrator.effects.early_starts import early_starts
+from longthought.orchestrator.effects.requests import ModelCall
+from longthought.orchestrator.models.scheduling import tell_scheduling
+from longthought.orchestrator.places import Frame
+from longthought.orchestrator.seats import Ask, Seat
+from longthought.orchestrator.session import Session
+from longthought.types import (
+    JSON,
+    UNBOUNDED_TOKENS,
+    Delta,
+    JSONObject,
+    ModelReply,
+    Paced,
+    Turn,
+    Usage,
+)
+
+__all__ = ["LiveCall"]
+
+_FIRST_GRANT = 256
+"""Output tokens granted at first to a model that can ask for more while it generates."""
+_LEAST_GRANT = 32
+"""Fewer output tokens than this are not worth a call."""
+_PROMPT_PER_OUTPUT = 8
+"""Sending a prompt again to continue a reply is worth one output token for so many of its own."""
+
+
+class _Grant:
+    """The output tokens of one call; topping up is committed before it may be used."""
+
+    __slots__ = ("_call", "tokens")
+
+    def __init__(self, call: LiveCall, tokens: int) -> None:
+        self._call, self.tokens = call, tokens
+
+    async def top_up(self, wanted: int) -> int:
+        """See :class:`~longthought.types.Grant`."""
+        return await self._call.top_up(wanted)
+
+
+class LiveCall:
+    """One call on its way, with all its tries."""
+
+    def __init__(
+        self,
+        session: Session,
+        call: ModelCall,
+        frame: Frame,
+        key: str,
+        request_id: str,
+        ids: list[str],
+    ) -> None:
+        self.session, self.call, self.frame, self.key = session, call, frame, key
+        self.request_id, self.ids = request_id, ids
+        self.request = call.request(session)
+        self.model = call.model
+        self.price = session.price_of(self.model)
+        self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
+        self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
+        self.reservation: Reservation | None = None
+        self.lost = Amount()
+        """Charged for tries that failed after they had left."""
+        self.grant = _Grant(self, 0)
+        self.usage = Usage()
+        self.early = early_starts(session, frame.branch) if call.acts and call.tools else None
+        self.prompt_tokens = 0
+        self.exact = False
+        """Whether that is the number of prompt tokens, and not a bound of it."""
+        self.seat: Seat | None = None
+        self.ask: Ask | None = None
+        """The permit of the try under way, or of the last one."""
+        self.permits: list[JSON] = []
+        """What is recorded of the permits of all tries."""
+        self.emitted = 0
+        self.tries = 0
+        self.dispatched = False
+        """Whether ``started`` is on record for the try under way."""
+        self.number = session.index.tries.get(key, 0)
+        """The number of the last try, those of earlier attempts at the run included."""
+        self.queued_at = session.now
+        self.started_at = 0.0
+
+    async def perform(self) -> ModelReply:
+        """Make the call; what came of it is staged for the record, be it a reply or a failure.
+
+        Raises:
+            BackendError, BudgetExhausted, QuestionRefused: see :func:`call_model`.
+        """
+        session = self.session
+        admit(session.scope, self.model.name, self.model.capabilities, self.price)
+        session.enter_chain(self.frame.branch)  # what the last call left over can be used again
+        self.prompt_tokens = self._prompt_bound()
+        self.seat = seat = session.seats.of(self.frame, self.key)
+        try:
+            for number in range(1, session.definition.retry.attempts + 1):
+                try:
+                    reply = await self._try()
+                except BackendError as error:
+                    self._stop_if_vain(error, number)
+                    await self._pause(error, number)
+                except QuestionRefused as error:
+                    self._finish("refused", _fields(error))
+                    raise
+                except BudgetExhausted as error:
+                    self._finish("budget", _budget_fields(error))
+                    raise
+                else:
+                    self._finish_reply(reply)
+                    return reply
+            raise AssertionError("unreachable: the last try returns or raises")
+        finally:
+            session.seats.leave(seat)
+
+    # -- one try --------------------------------------------------------------------------------
+
+    async def _try(self) -> ModelReply:
+        session = self.session
+        turn: Turn | None = None
+        try:
+            with session.clocks.running("queue"):
+                await self._reserve()
+                if self.scheduled and self.seat is not None:
+                    tell_scheduling(session.seats.scheduling(self.seat))
+                if self.paced is not None:
+                    turn = await self._turn(self.paced)
+                permit = self._ask().permit
+                if permit.would_wait:
+                    await self._committed()  # what is decided should not wait in memory for a slot
+                await self._or_release(permit.__aenter__())
+            return await self._generate()
+        except BaseException:
+            if self.early is not None:
+                self.early.drop()
+            raise
+        finally:
+            self._give_back_slot()
+            if turn is not None:
+                turn.end()
+
+    def _ask(self) -> Ask:
+        """A permit for one try, and what is known of its context."""
+        assert self.seat is not None  # noqa: S101 - taken in perform
+        tools = self.session.toolset(self.call.tools) if self.call.tools else ""
+        self.ask = self.session.seats.ask(
+            self.seat, self.model, tools, self.ids, self.prompt_tokens, exact=self.exact
+        )
+        return self.ask
+
+    def _give_back_slot(self) -> None:
+        """Give the slot of a try back and keep what is recorded of it; twice is harmless."""
+        if self.ask is None or self.ask.permit.released_at is not None:
+            return
+        self.ask.permit.release()
+        held = self.session.seats.held(self.ask.permit)
+        if held is not None:
+            self.permits.append(held)
+
+    async def _turn(self, paced: Paced) -> Turn:
+        """A turn at the endpoint; it is waited for without a slot."""
+        assert self.reservation is not None  # noqa: S101 - reserved before
+        tokens = self.prompt_tokens + self.reservation.amount.output_tokens
+        try:
+            turn = paced.try_turn(tokens, tries=self.tries)
+            if turn is None:
+                await self._committed()  # nor should it wait in memory for a turn
+                within = self._longest_wait()
+                turn = await paced.turn(tokens, tries=self.tries, within=within)
+        except BaseException:
+            self._end(release=True)
+            raise
+        return turn
+
+    async def _generate(self) -> ModelReply:
+        session = self.session
+        try:
+            with session.clocks.running("queue"):
+                await self._dispatch()
+            self.started_at = session.now
+            session.counters.model_calls += 1
+            sent_at = session.seats.controller.now()
+            with session.clocks.running("model"):
+                reply = await self.model.generate(self.request, self.grant, self._emitter())
+            assert self.ask is not None  # noqa: S101 - a call that left has a permit
+            self.usage = Usage.from_json(reply["usage"])
+            session.seats.used(self.ask, self.usage, self.model, sent_at)
+            return reply
+        except asyncio.CancelledError as error:
+            if not _being_cancelled():
+                self._end(release=False)
+                raise BackendError("something inside the adapter was cancelled") from error
+            self._cancelled()
+            raise
+        except BackendError as error:
+            self._end(release=not error.sent, refused=error.status is not None)
+            raise
+        except InvalidInput:
+            self._end(release=True)
+            raise
+        except StorageError:
+            self._end(release=False)
+            raise
+        except Exception as error:
+            # an adapter's own mistake is a backend failure to the run: it must not kill siblings
+            self._end(release=False)
+            raise BackendError(f"{type(error).__name__}: {error}") from error
+
+    async def _reserve(self) -> None:
+        wish = self._wished_output()
+        least = max(_LEAST_GRANT, self.call.least_output)
+        if self.call.goes_on:
+            least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
+        least = min(wish, least)
+        scope = self.session.scope
+        self.reservation = await scope.reserve(
+            call_bound(self.price, self.prompt_tokens, wish),
+            minimum=call_bound(self.price, self.prompt_tokens, least),
+            allowance=self.call.last_answer,
+        )
+        bounded = scope.limited("tokens") or scope.limited("output_tokens")
+        granted = self.reservation.amount.output_tokens
+        own_limit = "max_tokens" in self.call.sampling
+        unbounded = not scope.hard and not own_limit and not self.model.capabilities.top_up
+        self.grant.tokens = granted if bounded or not unbounded else UNBOUNDED_TOKENS
+
+    def _wished_output(self) -> int:
+        most = self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+        return min(most, _FIRST_GRANT) if self.model.capabilities.top_up else most
+
+    def _prompt_bound(self) -> int:
+        exact = self.model.count_prompt(self.request)
+        self.exact = exact is not None
+        return exact if exact is not None else self.session.estimator.bound(self.request, self.ids)
+
+    async def _or_release(self, waiting: JSON) -> None:
+        try:
+            await waiting
+        except BaseException:
+            self._end(release=True)
+            raise
+
+    async def _dispatch(self) -> None:
+        """Commit ``started`` with its reservation; only then may the call leave."""
+        self.session.enter_chain(self.frame.branch)
+        self.number += 1
+        self.tries += 1
+        self.session.journal.stage(
+            "effect_started",
+            self.key,
+            kind="model",
+            request=self.request_id,
+            reserved=(self._held() + self.lost).to_json(),
+            grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
+            attempt=self.number,
+        )
+        self.emitted, self.dispatched = 0, True
+        await self._or_release(self.session.journal.flush())
+
+    async def top_up(self, wanted: int) -> int:
+        """Reserve more for the stream under way and commit that before it is used."""
+        assert self.reservation is not None  # noqa: S101 - only called while generating
+        most = self.call.sampling.get("max_tokens")
+        if most is not None:
+            wanted = min(wanted, most - self.grant.tokens)
+        if wanted <= 0:
+            return self.grant.tokens
+        extra = call_bound(self.price, 0, wanted)
+        more = Amount(extra.tokens, extra.output_tokens, extra.nanodollars)
+        granted = self.reservation.top_up(more, minimum=Amount())
+        if granted.output_tokens or granted.tokens:
+            self.session.journal.stage(
+                "effect_topped_up",
+                self.key,
+                reserved=(self._held() + self.lost).to_json(),
+                grant=self.grant.tokens + granted.output_tokens,
+            )
+            await self.session.journal.flush()
+            self.grant.tokens += granted.output_tokens
+        return self.grant.tokens
+
+    def _emitter(self) -> JSON:
+        show, early = self.session.deltas(self.frame.branch), self.early
+        ask, now = self.ask, self.session.seats.controller.now
+        if early is not None:
+            early.begin()
+
+        def emit(delta: Delta) -> None:
+            if not self.emitted and ask is not None and ask.first_token is None:
+                ask.first_token = now()
+            self.emitted += delta.tokens
+            if delta.call is not None and early is not None:
+                early.told(delta.index, delta.call, self.emitted)
+            if show is not None:
+                show(delta)
+
+        return emit
+
+    async def _pause(self, error: BackendError, number: int) -> None:
+        """Wait before the next try; the slot is free meanwhile, lost money is on record."""
+        retry = self.session.definition.retry
+        if error.retry_after is None:
+            seconds = random.uniform(0, min(retry.cap, retry.base * 2 ** (number - 1)))
+        else:  # not a moment sooner, and not all at the same moment
+            seconds = error.retry_after + random.uniform(0, min(retry.cap, retry.base))
+        with self.session.clocks.running("queue"):
+            await asyncio.sleep(seconds)
+
+    def _stop_if_vain(self, error: BackendError, number: int) -> None:
+        """Record and raise the failure of the call if it is not to be tried again.
+
+        Raises:
+            BackendError: there is no further try, or none that could leave in time.
+        """
+        wish = error.retry_after or 0.0
+        if not error.retryable or number == self.session.definition.retry.attempts:
+            self._finish_failed(error)
+            raise error
+        if wish > self._longest_wait():
+            told = (
+                f"{error}; it wants no call for {wish:.0f} s, which is longer than this call "
+                f"can wait ({self._longest_wait():.0f} s)"
+            )
+            late = BackendError(told, status=error.status, retry_after=wish)
+            self._finish_failed(late)
+            raise late from error
+
+    def _longest_wait(self) -> float:
+        """Seconds that are worth waiting before a try: all that the run has left, at most."""
+        session = self.session
+        longest, wall = session.definition.retry.longest_wait, session.budget.wall
+        left = math.inf if wall is None else wall - session.clocks.seconds("wall")
+        return max(0.0, min(longest, left))
+
+    async def _committed(self) -> None:
+        try:
+            await self.session.commit(self.frame)
+        except BaseException:
+            self._end(release=True)
+            raise
+
+    # -- the end of the call --------------------------------------------------------------------
+
+    def _held(self) -> Amount:
+        return self.reservation.amount if self.reservation is not None else Amount()
+
+    def _end(self, *, release: bool, refused: bool = False) -> None:
+        """Settle a try that brought nothing.
+
+        It is free if it never left, a call without tokens if the server turned it down, and else
+        costs what was reserved for it.
+        """
+        if self.reservation is None or self.reservation.closed:
+            return
+        if release:
+            self._give_back()
+            self.reservation.release()
+        elif refused:
+            call = Amount(model_calls=1)
+            self.lost = self.lost + call
+            self._give_back()
+            self.reservation.settle(call)
+        else:
+            self.lost = self.lost + self._held()
+            self.reservation.forfeit()
+
+    def _give_back(self) -> None:
+        """Put on record what the tries so far have cost, before others use what this one held."""
+        if not self.dispatched:
+            return
+        self.dispatched = False
+        with suppress(StorageError):
+            self.session.journal.stage("effect_topped_up", self.key, reserved=self.lost.to_json())
+
+    def _cancelled(self) -> None:
+        """Charge a cancelled try; on record only if the search cancelled it, not the process."""
+        reservation, branch = self.reservation, self.frame.branch
+        if reservation is None or reservation.closed:
+            return
+        self._give_back_slot()  # no tokens flow any more
+        used = self._held()
+        if self.model.capabilities.top_up:
+            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
+            used = bound if bound.fits(used) else used
+        reservation.settle(used)
+        self.lost = self.lost + used
+        if branch is not None and branch.status == "cancelling":
+            self._finish("abandoned", {"output_tokens": self.emitted})
+
+    def _finished_number(self) -> int | None:
+        """The try that this finish belongs to, None for the first."""
+        again = not self.tries and self.key in self.session.index.finished
+        number = self.number + again
+        return number if number > 1 else None
+
+    def _finish_failed(self, error: BackendError) -> None:
+        fields: JSONObject = {"error": str(error)}
+        if error.status is not None:
+            fields["status"] = error.status
+        self._finish("error", fields)
+
+    def _finish(self, status: str, result: JSONObject) -> None:
+        self.session.count_spent(self.model, self.lost)
+        self.session.finish(
+            self.frame,
+            self.key,
+            "model",
+            self.request_id,
+            result,
+            status=status,
+            charged=self.lost.to_json(),
+            clock=self._clock(),
+            attempt=self._finished_number(),
+            **self._scheduling(),
+        )
+
+    def _scheduling(self) -> JSONObject:
+        """What is recorded of slots and leases: nothing that a replay would look at."""
+        if self.seat is None:
+            return {}
+        self.session.seats.leave(self.seat)
+        known = self.ask.known if self.ask is not None else 0
+        return {
+            "permits": self.permits,
+            "known": known,
+            "lease": self.session.seats.told(self.seat),
+        }
+
+    def _finish_reply(self, reply: ModelReply) -> None:
+        session = self.session
+        assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
+        usage = self.usage
+        if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
+            # our own bound is the better estimate: it knows what earlier calls were counted as
+            usage = replace(usage, prompt_tokens=self.prompt_tokens)
+            reply["usage"] = usage.to_json()
+        cut = reply["finish_reason"] in ("length", "cut") and not reply.get("thought_cut")
+        if cut and self._cut_short():
+            reply["granted"] = self.grant.tokens
+        if self.early is not None:
+            self.early.settle(reply, self.emitted)
+        actual = usage_amount(self.price, usage)
+        reservation = self.reservation
+
+        def settle() -> JSONObject:
+            overrun = reservation.settle(actual)
+            return {"overrun": overrun.to_json()} if overrun else {}
+
+        conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})
+        if not self.exact:
+            session.estimator.learn(
+                self.request, self.ids, usage, reply=reply["message"], reply_id=conversation
+            )
+        result: JSONObject = {name: value for name, value in reply.items() if name != "message"}
+        result["conversation"] = conversation
+        session.count_spent(self.model, actual + self.lost)
+        session.finish(
+            self.frame,
+            self.key,
+            "model",
+            self.request_id,
+            result,
+            charged=(actual + self.lost).to_json(),
+            settle=settle,
+            clock=self._clock(),
+            attempt=self._finished_number(),
+            **self._scheduling(),
+        )
+        if self.ask is not None:
+            session.seats.mark(self.ask, self.ids, conversation)
+        if self.frame.branch is not None:
+            self.frame.branch.tokens += usage.total_tokens
+
+    def _cut_short(self) -> bool:
+        """Whether the grant was less than what was wished, and nothing more can be had now."""
+        top_up = self.model.capabilities.top_up
+        return not top_up and self.grant.tokens < self._wished_output()
+
+    def _clock(self) -> list[float]:
+        started = self.started_at or self.session.now
+        return [round(at, 4) for at in (self.queued_at, started, self.session.now)]
+
+
+def _fields(error: QuestionRefused) -> JSONObject:
+    return {"field": error.field, "problem": error.problem, "fix": error.fix}
+
+
+def _budget_fields(error: BudgetExhausted) -> JSONObject:
+    return {
+        "kind": error.kind,
+        "scope": error.scope,
+        "limit": error.limit,
+        "needed": error.needed,
+    }
+
+
+def _being_cancelled() -> bool:
+    """Whether this task was asked to stop; if not, a CancelledError came from something inside."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
