@@ -191,8 +191,8 @@ async def test_events_carry_the_callers_clock() -> None:
         "permit_queued",
         "state",
         "permit_acquired",
+        "permit_released",  # first the slot is back, then the branch goes on
         "state",
-        "permit_released",
         "state",
     ]
     assert {e["at"] for e in seen} == {7.0}
