@@ -152,3 +152,47 @@ async def test_one_call_of_a_tool_is_learned_once_for_all_backends() -> None:
         branch.move(BranchState.ACTING, tool="search")
         branch.move(BranchState.READY)
     assert 2.9 < controller.tool_times.seen("search") <= 3
+
+
+# -- listeners that fail, attempts that overlap -------------------------------------------------
+
+
+async def test_a_listener_that_fails_leaves_nothing_behind() -> None:
+    """Whoever gives a slot back hears of the lease it makes room for; that may go wrong."""
+    failing: set[object] = set()
+
+    def fail(event: JSONObject) -> None:
+        if event["event"] in failing:
+            raise KeyError(event["event"])
+
+    controller = Controller(on_event=fail)
+    for name in ("m", "n"):
+        controller.backend(name, 1, capacity=10_000)
+    first, second = controller.branch("a"), controller.branch("b")
+    second.log = []
+    for name in ("m", "n"):
+        async with controller.permit(name, first, context=100):
+            pass
+    failing = {"lease_taken"}
+    permit = controller.permit("m", first, context=100)
+    await permit.__aenter__()
+
+    async def wait() -> None:
+        async with controller.permit("m", second, context=100):
+            pass
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert controller.waiting("m") == 1
+    with pytest.raises(KeyError):
+        permit.release()
+    await waiting
+    assert (first.permits, first.state) == (0, BranchState.READY)
+    assert [what for what, *_ in second.log] == ["taken"]
+    failing = {"lease_ended"}
+    for branch in (first, second):
+        with pytest.raises(KeyError):
+            branch.move(BranchState.DONE)
+    view = controller.view()
+    assert view["branches"] == {}
+    assert [(one["leases"], one["charged"]) for one in view["backends"].values()] == [(0, 0)] * 2  # type: ignore[union-attr,index,call-overload]
