@@ -124,14 +124,16 @@ class Controller:
         resumed: bool = False,
         run: Hashable = None,
         tenant: Hashable = None,
+        anew: bool = False,
     ) -> Branch:
         """The branch of that id, new if it is not known.
 
         ``resumed`` says of a new one that it has generated before, in an earlier attempt. Slots
-        are shared fairly over tenants and over runs.
+        are shared fairly over tenants and over runs. With ``anew`` it takes the place, and the
+        leases, of a known one, whose end then changes nothing.
         """
         known = self._branches.get(branch_id)
-        if known is None:
+        if known is None or anew:
             known = Branch(branch_id, self, resumed, run, tenant)
             self._branches[branch_id] = known
         return known

@@ -142,8 +142,9 @@ class Seats:
         return self.at(place) if seat is None else seat
 
     def _slot(self, place: str, resumed: bool) -> Slot:
+        # An earlier attempt that was taken over may not have let go of its own yet.
         slot = self.controller.branch(
-            f"{self.run}{place}", resumed=resumed, run=self.run, tenant=self.tenant
+            f"{self.run}{place}", resumed=resumed, run=self.run, tenant=self.tenant, anew=True
         )
         slot.log = []
         return slot

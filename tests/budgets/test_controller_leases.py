@@ -196,3 +196,18 @@ async def test_a_listener_that_fails_leaves_nothing_behind() -> None:
     view = controller.view()
     assert view["branches"] == {}
     assert [(one["leases"], one["charged"]) for one in view["backends"].values()] == [(0, 0)] * 2  # type: ignore[union-attr,index,call-overload]
+
+
+async def test_a_branch_that_is_begun_anew_keeps_its_leases_when_the_old_one_ends() -> None:
+    backend = Backend()
+    controller = backend.controller
+    await backend.generate("a", 3000)
+    old, new = controller.branch("a"), controller.branch("a", tenant="blue", anew=True)
+    assert (new is old, new.tenant) == (False, "blue")
+    async with controller.permit("m", new, context=3100):
+        old.move(BranchState.CANCELLED)
+        assert backend.memory()[0] == 1
+    assert list(controller.view()["branches"]) == ["a"]  # type: ignore[call-overload]
+    new.move(BranchState.DONE)
+    assert backend.memory() == (0, 0)
+    assert controller.view()["branches"] == {}

@@ -405,3 +405,19 @@ async def test_what_an_earlier_attempt_had_begun_goes_before_new_branches() -> N
     assert seats.of(frame, "/7.finish#1:model") is seats.at("/finish")
     seats.release()
     assert controller.view()["branches"] == {}
+
+
+async def test_an_attempt_that_was_taken_over_takes_nothing_along() -> None:
+    """It is stopped a little later than the next one begins, and has the same places."""
+    controller = Controller()
+    controller.backend("toy", 1, capacity=CAPACITY)
+    old, new = (Seats(controller, "r", Recorded(), tenant=tenant) for tenant in (None, "blue"))
+    seats = [attempt.at("/1.explore/search/s0") for attempt in (old, new)]
+    assert seats[0].slot is not seats[1].slot
+    assert seats[1].slot.tenant == "blue"
+    old.release()
+    async with controller.permit("toy", seats[1].slot, context=100):
+        pass
+    new.release()
+    view: Any = controller.view()
+    assert (view["branches"], view["backends"]["toy"]["leases"]) == ({}, 0)
