@@ -3,8 +3,9 @@
 Three things follow a refusal. Nothing leaves for as long as the server wishes. Then one call goes
 ahead, and with each that is taken on more may be on their way at once (slow start, then one by one,
 as TCP does; RFC 5681). And calls leave with a pause in between that is learned: the time from one
-round of refusals to the next, over the calls that were taken on in it. The pause shrinks with every
-call that comes through, the faster the fewer calls it was learned from.
+round of refusals to the next in which anybody wanted to leave, over the calls that were taken on in
+it. The pause shrinks with every call that comes through, the faster the fewer calls it was learned
+from.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Caution:
         """A call leaves."""
         self._next_at = now + self._interval
         self._granted += 1
+
+    def rested(self, seconds: float) -> None:
+        """Nobody wanted to leave for so long: that says nothing of what the server takes on."""
+        self._round_at += seconds
 
     def well(self, granted_at: float, now: float) -> None:
         """The server took on a call that was granted at that moment."""
