@@ -321,8 +321,9 @@ async def test_a_backend_that_is_restarted_in_mid_stream(store: Store) -> None:
         assert result.status == "completed", result.error
         nothing_is_held(workflow)
         recording = await store.read("r")
-        # those that found nobody there never left, and are not charged
-        assert result.spent["model_calls"] == calls
+        # Those that found nobody there never left, and are not charged. What had left when the
+        # first server went, and was not read by it, may be: two slots, two calls at most.
+        assert calls <= result.spent["model_calls"] <= calls + 2
         found = utilisation(recording)
         assert found.permit_seconds_during_tools == 0
         use = found.backends["toy"]
