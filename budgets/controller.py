@@ -263,6 +263,9 @@ class Controller:
         """Time alone may make a context that waits worth less than the room it takes."""
         look = backend.scheduler.next_look(self.now())
         if look is None:
+            if backend.timer is not None:  # it would hold its loop, which may be over by then
+                backend.timer[1].cancel()
+                backend.timer = None
             return
         try:
             loop = asyncio.get_running_loop()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -211,3 +213,26 @@ async def test_a_branch_that_is_begun_anew_keeps_its_leases_when_the_old_one_end
     new.move(BranchState.DONE)
     assert backend.memory() == (0, 0)
     assert controller.view()["branches"] == {}
+
+
+def test_a_loop_that_is_over_is_let_go() -> None:
+    """A workflow keeps a controller for each loop; a look at who waits must not keep the loop."""
+    kept: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller] = WeakKeyDictionary()
+
+    async def main() -> None:
+        backend = Backend()
+        controller = kept[asyncio.get_running_loop()] = backend.controller
+        await backend.generate("a", 6000)
+        controller.branch("a").move(BranchState.ACTING, tool="search")
+        async with controller.permit("m", "c", context=2000):
+            waiting = asyncio.create_task(backend.generate("b", 5000))
+            await asyncio.sleep(0)
+            assert controller.waiting("m") == 1
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        for name in ("a", "b", "c"):
+            controller.branch(name).move(BranchState.DONE)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not kept
