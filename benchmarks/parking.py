@@ -20,7 +20,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -185,7 +185,8 @@ async def wakers(url: str, directory: Path, number: int) -> AsyncIterator[list[A
     finally:
         for process in started:
             if process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
             await process.communicate()
 
 
@@ -229,7 +230,8 @@ async def killed_in_the_middle(
     async with wakers(url, directory, 2) as (first, second):
         for _ in range(max(1, len(ids) // 10)):
             await first.stdout.readline()
-        first.kill()
+        with suppress(ProcessLookupError):  # it may have been through before we had read so much
+            first.kill()
         await first.communicate()
         await second.communicate()
     async with wakers(url, directory, 1) as (third,):

@@ -3,8 +3,9 @@
 Three things follow a refusal. Nothing leaves for as long as the server wishes. Then one call goes
 ahead, and with each that is taken on more may be on their way at once (slow start, then one by one,
 as TCP does; RFC 5681). And calls leave with a pause in between that is learned: the time from one
-round of refusals to the next, over the calls that were taken on in it. The pause shrinks with every
-call that comes through, the faster the fewer calls it was learned from.
+round of refusals to the next in which anybody wanted to leave, over the calls that were taken on in
+it. The pause shrinks with every call that comes through, the faster the fewer calls it was learned
+from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _FIRST_SHARE = 8
 """The first calls after a first refusal are so large a share of its pause apart."""
 _TRUST = 0.5
 """A call that comes through shortens the pause by this over the calls it was learned from."""
+_ENOUGH = 250
+"""As if it had been learned from no more, so that it is forgotten after some thousand calls."""
 _SHORTEST_INTERVAL = 1e-3
 _FORGET_ABOVE = 2.0
 """A bound on calls on their way is dropped at so many times the number that was refused."""
@@ -81,6 +84,10 @@ class Caution:
         self._next_at = now + self._interval
         self._granted += 1
 
+    def rested(self, seconds: float) -> None:
+        """Nobody wanted to leave for so long: that says nothing of what the server takes on."""
+        self._round_at += seconds
+
     def well(self, granted_at: float, now: float) -> None:
         """The server took on a call that was granted at that moment."""
         if granted_at < self._refused_at:
@@ -133,7 +140,10 @@ class Caution:
             self._interval, self._growth = wish / _FIRST_SHARE, 2.0
         elif taken > 0:
             learned = (granted_at - self._round_at) / taken
-            self._interval, self._growth = max(self._interval, learned), 1 + _TRUST / taken
+            self._interval, self._growth = (
+                max(self._interval, learned),
+                1 + _TRUST / min(taken, _ENOUGH),
+            )
         else:  # not one came through: the round goes on
             return
         self._round_at = now

@@ -124,14 +124,16 @@ class Controller:
         resumed: bool = False,
         run: Hashable = None,
         tenant: Hashable = None,
+        anew: bool = False,
     ) -> Branch:
         """The branch of that id, new if it is not known.
 
         ``resumed`` says of a new one that it has generated before, in an earlier attempt. Slots
-        are shared fairly over tenants and over runs.
+        are shared fairly over tenants and over runs. With ``anew`` it takes the place, and the
+        leases, of a known one, whose end then changes nothing.
         """
         known = self._branches.get(branch_id)
-        if known is None:
+        if known is None or anew:
             known = Branch(branch_id, self, resumed, run, tenant)
             self._branches[branch_id] = known
         return known
@@ -193,15 +195,19 @@ class Controller:
         """Drop a branch that has ended, and its leases; called by the branch."""
         if self._branches.get(branch.id) is branch:
             del self._branches[branch.id]
-            for backend in self._backends.values():
+            told = []
+            for backend in self._backends.values():  # all of them, before a listener may raise
                 backend.scheduler.end(branch.id, self.now())
-                self.pump(backend, ended=branch)
+                told += self._serve(backend, branch)
+            self._emit_all(told)
 
     def acting(self, branch: Branch, tool: str, shape: Hashable) -> None:
         """A branch waits for a tool; called by the branch."""
+        told = []
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
-            self.pump(backend)  # its room may be worth more to who waits
+            told += self._serve(backend)  # its room may be worth more to who waits
+        self._emit_all(told)
 
     def returned(self, branch: Branch, completed: bool) -> None:
         """What a branch waited for has come; called by the branch."""
@@ -212,17 +218,23 @@ class Controller:
 
     def parked(self, branch: Branch) -> None:
         """A branch gives its contexts up; called by the branch."""
+        told = []
         for backend in self._backends.values():
             backend.scheduler.park(branch.id, self.now())
-            self.pump(backend)
+            told += self._serve(backend)
+        self._emit_all(told)
 
     def emit(self, event: JSONObject) -> None:
         """Hand an event on, with the time; called by permits and branches."""
         if self._on_event is not None:
             self._on_event({**event, "at": self.now()})
 
-    def pump(self, backend: Backend, ended: Branch | None = None) -> None:
-        """Give every free slot of a backend to the next in line; called by permits.
+    def pump(self, backend: Backend) -> None:
+        """Give every free slot of a backend to the next in line; called by permits."""
+        self._emit_all(self._serve(backend))
+
+    def _serve(self, backend: Backend, ended: Branch | None = None) -> list[JSONObject]:
+        """Give every free slot to the next in line; returns what there is to tell of leases.
 
         ``ended`` is the branch that is no longer known and whose lease may have ended just now.
         """
@@ -233,18 +245,27 @@ class Controller:
             else:
                 future.set_result(None)
         self._look_again(backend)
+        told: list[JSONObject] = []
         for event in backend.scheduler.take_events():
             name = str(event.branch)
             branch = ended if ended is not None and ended.id == name else self._branches.get(name)
             if branch is not None and branch.log is not None:
                 branch.log.append([event.kind, backend.name, event.at, event.tokens])
             details: JSONObject = {"backend": backend.name, "branch": name}
-            self.emit({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
+            told.append({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
+        return told
+
+    def _emit_all(self, events: list[JSONObject]) -> None:
+        for event in events:
+            self.emit(event)
 
     def _look_again(self, backend: Backend) -> None:
         """Time alone may make a context that waits worth less than the room it takes."""
         look = backend.scheduler.next_look(self.now())
         if look is None:
+            if backend.timer is not None:  # it would hold its loop, which may be over by then
+                backend.timer[1].cancel()
+                backend.timer = None
             return
         try:
             loop = asyncio.get_running_loop()

@@ -155,9 +155,9 @@ class Permit:
         self._held = False
         self.released_at = now = self._controller.now()
         self._backend.scheduler.release(self, now=now, context=self._context, cached=self._cached)
-        # The next caller is woken before anything that could raise.
-        self._controller.pump(self._backend)
         try:
+            # The next caller is woken before anything that could raise.
+            self._controller.pump(self._backend)
             self._emit("permit_released")
         finally:
             self.branch.count(permits=-1)  # from here on it acts, if its tool began already
@@ -170,8 +170,10 @@ class Permit:
         if not scheduler.withdraw(self) and scheduler.holds(self):
             # granted in the very moment its caller was cancelled
             scheduler.release(self, now=self._controller.now())
-        self._controller.pump(self._backend)
-        self.branch.count(waiting=-1)
+        try:
+            self._controller.pump(self._backend)
+        finally:
+            self.branch.count(waiting=-1)
         self._emit("permit_withdrawn")
 
     def _emit(self, event: str, **details: object) -> None:

@@ -200,6 +200,8 @@ class Rates:
         self._lines: dict[int, dict[Ticket, None]] = {0: {}}
         self._unheard: dict[Ticket, None] = {}
         self._caution = Caution()
+        self._quiet_from: float | None = None
+        """Since when nobody is in line and the server owes no answer."""
 
     # -- the line -------------------------------------------------------------------------------
 
@@ -234,11 +236,15 @@ class Rates:
 
     def serve(self, now: float) -> list[Ticket]:
         """Grant all that may leave now, in their order."""
+        if self._quiet_from is not None and self.waiting:
+            self._caution.rested(max(0.0, now - self._quiet_from))
+            self._quiet_from = None
         granted = []
         while (head := self._head()) is not None and self._when(head, now) <= now:
             self.withdraw(head)
             self._grant(head, now)
             granted.append(head)
+        self._note_quiet(now)
         return granted
 
     def hopeless(self, now: float) -> list[tuple[Ticket, float]]:
@@ -292,6 +298,7 @@ class Rates:
             self._unheard.pop(ticket, None)
         if well and ticket is not None:
             self._caution.well(ticket.granted_at, now)
+        self._note_quiet(now)
 
     def refused(
         self, ticket: Ticket | None, now: float, wish: float | None = None, *, jitter: float = 1.0
@@ -302,6 +309,7 @@ class Rates:
         with every round of refusals in a row; ``jitter`` in (0, 1] is the part of it that is kept.
         """
         granted_at = None if ticket is None else ticket.granted_at
+        self._quiet_from = None  # the time of a round counts from here
         self._caution.refused(granted_at, now, wish, jitter, len(self._unheard))
         self.heard(ticket, now, well=False)
 
@@ -349,6 +357,10 @@ class Rates:
                 ticket.places.append((window, window.take(units)))
         self.requests_left.take(1, now)
         self.tokens_left.take(ticket.tokens, now)
+
+    def _note_quiet(self, now: float) -> None:
+        if self._quiet_from is None and not self._unheard and not self.waiting:
+            self._quiet_from = now
 
     def _give_back(self, ticket: Ticket, now: float) -> None:
         for window, place in ticket.places:

@@ -142,8 +142,9 @@ class Seats:
         return self.at(place) if seat is None else seat
 
     def _slot(self, place: str, resumed: bool) -> Slot:
+        # An earlier attempt that was taken over may not have let go of its own yet.
         slot = self.controller.branch(
-            f"{self.run}{place}", resumed=resumed, run=self.run, tenant=self.tenant
+            f"{self.run}{place}", resumed=resumed, run=self.run, tenant=self.tenant, anew=True
         )
         slot.log = []
         return slot
@@ -205,8 +206,10 @@ class Seats:
         if ask.first_token is not None and (ask.cached or not ask.known):
             first = (prompt - ask.cached, ask.first_token - sent_at)
         # Where nobody has said how large the memory is, it is not ours to manage: a hosted
-        # service forgets for reasons of its own, and waiting would not help.
-        cached = ask.cached if _stated(model) else None
+        # service forgets for reasons of its own, and waiting would not help. Nor does a miss say
+        # how large it is where the call may have gone to another server than the one before it.
+        managed = _stated(model) is not None and getattr(model, "one_memory", True)
+        cached = ask.cached if managed else None
         ask.permit.used(context=seat.context, cached=cached, first_token=first)
         if not usage.estimated and usage.prompt_tokens:
             self._learn(ask, prompt, model.name)

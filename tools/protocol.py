@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
-from longthought.errors import InvalidInput
+from longthought.errors import InvalidInput, Provisional
 from longthought.types import JSON, JSONObject, ToolDefinition
 
 __all__ = [
@@ -214,6 +214,21 @@ class ToolContext:
     run_id: str = ""
     signal: str = ""
     key: str = ""
+
+
+class EarlyContext(ToolContext):
+    """That of a call which may be dropped: where its result is to go is not known yet.
+
+    Raises:
+        Provisional: whoever calls asks for that. The call is made again in its place.
+    """
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> object:
+        if name in ("run_id", "signal", "key"):
+            raise Provisional(name)
+        return super().__getattribute__(name)
 
 
 def pending(ask: JSON = None) -> ToolResult:

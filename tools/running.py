@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 from longthought.errors import InvalidInput, LongthoughtError
 from longthought.tools.loops import PerLoop
 from longthought.tools.protocol import (
+    EarlyContext,
     Tool,
     ToolCall,
     ToolContext,
@@ -89,6 +90,7 @@ async def run_tool(
     deps: object | None = None,
     redact: Redact | None = None,
     reply_to: ReplyTo | None = None,
+    early: bool = False,
 ) -> ToolResult:
     """Call a tool and turn whatever happens into a result.
 
@@ -96,17 +98,20 @@ async def run_tool(
     together: waiting for one of ``max_concurrency`` places, attempts and the pauses between them.
     Failures that may pass are tried again ``retries`` times, for repeatable tools alone. Text is
     cut to ``max_result_chars``. ``redact`` sees every text and all data first. ``reply_to`` is
-    where the result of a call that is left pending goes.
+    where the result of a call that is left pending goes; of one that is ``early`` it is not known
+    yet.
 
     Raises:
         asyncio.CancelledError: the calling task was cancelled.
-        ControlFlow: raised by the tool to steer the run; it is no failure.
+        ControlFlow: raised by the tool to steer the run; it is no failure. Of an ``early`` call
+            :class:`~longthought.errors.Provisional`, if it asks where its result is to go.
     """
     started = time.monotonic()
     spec = tool.spec
     result = _checked(tool, call.arguments)
     if result is None:
-        context = ToolContext(call.call_id, call.idempotency_key, deps, *(reply_to or ()))
+        kind = EarlyContext if early else ToolContext
+        context = kind(call.call_id, call.idempotency_key, deps, *(reply_to or ()))
         job = _Job(tool, call.arguments, context)
         limit = asyncio.timeout(timeout)
         try:

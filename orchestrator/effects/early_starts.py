@@ -179,7 +179,7 @@ class EarlyStarts:
         call = ToolCall(early.part["id"], early.part["name"], arguments)
         try:
             with session.clocks.running("tool"), Entry(frame):
-                result = await run_tool(tool, call, deps=session.deps)
+                result = await run_tool(tool, call, deps=session.deps, early=True)
             # where a result from outside has to be sent is known only in its place
             return None if result.status == "pending" else result
         except (Exception, ControlFlow):

@@ -155,6 +155,8 @@ class Failover:
         # Where a branch may go elsewhere with any call, no memory is kept for it anywhere.
         kept = placement == "prefix" or len(models) == 1
         self.context_capacity = _sum_known(sizes) if kept else None
+        self.one_memory = len(models) == 1
+        """Whether every call goes to the same memory: else a miss may be a move."""
         several = placement == "prefix" and len(models) > 1
         self._holdings = Holdings(len(models)) if several else None
         self.takes_scheduling = several or any(

@@ -149,3 +149,32 @@ def test_calls_in_vain_are_not_made_by_those_with_few_tries_left() -> None:
     assert rates.serve(now) == [fresh]
     rates.heard(fresh, now)
     assert rates.serve(rates.next_at(now)) == [tired]
+
+
+def test_time_in_which_nobody_wanted_to_leave_is_no_pause() -> None:
+    """A few calls an hour, and one of them refused: the next need not wait for as long again."""
+    rates, now = Rates(), 0.0
+
+    def call(*, well: bool) -> None:
+        nonlocal now
+        ticket = Ticket()
+        rates.ask(ticket)
+        now = rates.next_at(now)
+        assert rates.serve(now) == [ticket]
+        rates.sent(ticket, now)
+        now += 1.0
+        if well:
+            rates.heard(ticket, now)
+        else:
+            rates.refused(ticket, now, 1.0)
+        rates.over(ticket, now)
+
+    rates.refused(None, now, 1.0)
+    for well in (True, True, True, False):
+        now += 1200.0
+        call(well=well)
+    began = now
+    for _ in range(4):
+        call(well=True)
+    # a second on its way for each, as in the round before, and the pause the server wished for
+    assert now - began <= 10.0

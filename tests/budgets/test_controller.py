@@ -191,7 +191,7 @@ async def test_events_carry_the_callers_clock() -> None:
         "permit_queued",
         "state",
         "permit_acquired",
-        "permit_released",
+        "permit_released",  # first the slot is back, then the branch goes on
         "state",
         "state",
     ]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -196,3 +198,85 @@ async def test_an_earlier_look_takes_the_place_of_a_later_one(
     assert armed[0] is not armed[1]
     assert armed[1] is armed[2]
     known.timer[1].cancel()
+
+
+# -- listeners that fail, attempts that overlap -------------------------------------------------
+
+
+async def test_a_listener_that_fails_leaves_nothing_behind() -> None:
+    """Whoever gives a slot back hears of the lease it makes room for; that may go wrong."""
+    failing: set[object] = set()
+
+    def fail(event: JSONObject) -> None:
+        if event["event"] in failing:
+            raise KeyError(event["event"])
+
+    controller = Controller(on_event=fail)
+    for name in ("m", "n"):
+        controller.backend(name, 1, capacity=10_000)
+    first, second = controller.branch("a"), controller.branch("b")
+    second.log = []
+    for name in ("m", "n"):
+        async with controller.permit(name, first, context=100):
+            pass
+    failing = {"lease_taken"}
+    permit = controller.permit("m", first, context=100)
+    await permit.__aenter__()
+
+    async def wait() -> None:
+        async with controller.permit("m", second, context=100):
+            pass
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert controller.waiting("m") == 1
+    with pytest.raises(KeyError):
+        permit.release()
+    await waiting
+    assert (first.permits, first.state) == (0, BranchState.READY)
+    assert [what for what, *_ in second.log] == ["taken"]
+    failing = {"lease_ended"}
+    for branch in (first, second):
+        with pytest.raises(KeyError):
+            branch.move(BranchState.DONE)
+    view = controller.view()
+    assert view["branches"] == {}
+    assert [(one["leases"], one["charged"]) for one in view["backends"].values()] == [(0, 0)] * 2  # type: ignore[union-attr,index,call-overload]
+
+
+async def test_a_branch_that_is_begun_anew_keeps_its_leases_when_the_old_one_ends() -> None:
+    backend = Backend()
+    controller = backend.controller
+    await backend.generate("a", 3000)
+    old, new = controller.branch("a"), controller.branch("a", tenant="blue", anew=True)
+    assert (new is old, new.tenant) == (False, "blue")
+    async with controller.permit("m", new, context=3100):
+        old.move(BranchState.CANCELLED)
+        assert backend.memory()[0] == 1
+    assert list(controller.view()["branches"]) == ["a"]  # type: ignore[call-overload]
+    new.move(BranchState.DONE)
+    assert backend.memory() == (0, 0)
+    assert controller.view()["branches"] == {}
+
+
+def test_a_loop_that_is_over_is_let_go() -> None:
+    """A workflow keeps a controller for each loop; a look at who waits must not keep the loop."""
+    kept: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller] = WeakKeyDictionary()
+
+    async def main() -> None:
+        backend = Backend()
+        controller = kept[asyncio.get_running_loop()] = backend.controller
+        await backend.generate("a", 6000)
+        controller.branch("a").move(BranchState.ACTING, tool="search")
+        async with controller.permit("m", "c", context=2000):
+            waiting = asyncio.create_task(backend.generate("b", 5000))
+            await asyncio.sleep(0)
+            assert controller.waiting("m") == 1
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        for name in ("a", "b", "c"):
+            controller.branch(name).move(BranchState.DONE)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not kept

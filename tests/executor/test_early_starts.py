@@ -28,7 +28,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.runs import Result
 from longthought.orchestrator.traces import run_tree
-from longthought.tools import tool
+from longthought.tools import ToolContext, pending, tool
 from tests.executor.early_worker import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -449,6 +449,39 @@ async def test_a_tool_that_asks_for_an_effect_is_called_again_in_its_place(
     events = finished(await sqlite_store.read(result.id))
     assert [(e.body["status"], "early" in e.body) for e in events] == [("ok", False)] * 2
     assert result.spent["tool_calls"] == 2
+
+
+async def test_a_tool_that_asks_where_its_result_goes_is_begun_in_its_place(
+    sqlite_store: Store, scopes: list[Scope]
+) -> None:
+    """Before the reply counts nobody can tell: it is stopped there, and no error is recorded."""
+    tries: list[str] = []
+    jobs: dict[str, tuple[str, str, str]] = {}
+
+    @tool(effect="read")
+    async def survey(place: str, context: ToolContext) -> object:
+        """Look at something for long."""
+        tries.append(place)
+        jobs[place] = (context.run_id, context.signal, context.key)
+        return pending({"place": place})
+
+    places = ("a " * 20, "b " * 20)
+    workflow = scripted(sqlite_store, [survey], *(call("survey", place=place) for place in places))
+    parked = await run(workflow)
+    assert tries[0] == places[0]
+    assert len(tries) > len(places), "one was begun early"
+    assert (parked.status, len(parked.waiting)) == ("parked", 2)
+    assert sorted(jobs.values()) == sorted(
+        (parked.id, "result:survey", wait["key"]) for wait in parked.waiting
+    )
+    assert not any("early" in e.body for e in finished(await sqlite_store.read(parked.id)))
+    nothing_is_held(workflow, scopes)
+    for run_id, signal, key in jobs.values():
+        await workflow.signal(run_id, signal, "done", key=key)
+    (done,) = await workflow.wake()
+    assert (done.answer, done.spent["tool_calls"]) == ("7", 2)
+    nothing_is_held(workflow, scopes)
+    assert (await workflow.replay(parked.id)).answer == "7"
 
 
 async def test_it_can_be_switched_off(sqlite_store: Store) -> None:

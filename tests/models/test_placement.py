@@ -15,12 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
-from longthought import Store, Workflow, strategies, tool
+from longthought import Store, Usage, Workflow, strategies, tool
+from longthought.budgets import Controller
 from longthought.errors import InvalidInput
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models import BackendSettings, Failover, OpenAIModel, resolve_model
 from longthought.orchestrator.models.placement import SLACK, Holdings, Standing, ranked
 from longthought.orchestrator.models.scheduling import tell_scheduling
+from longthought.orchestrator.models.scripted import ScriptedModel
+from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.seats import Seats, introduce
 from longthought.types import Scheduling
 from tests.models.strangers import stranger
 from tests.models.test_failover import Clock, Endpoint, both, down, end
@@ -416,3 +420,21 @@ async def test_nothing_of_it_is_in_a_trace(store):
     assert "placed" not in json.dumps([event.body for event in recording.events])
     workflow = workflow_of(Failover(made, placement="load"), store, [add], 4)
     assert (await workflow.replay(run.id)).model_calls == 0
+
+
+@pytest.mark.parametrize(("endpoints", "capacity"), [(1, 30_000), (2, 80_000)])
+async def test_a_branch_that_moves_does_not_make_the_memory_smaller(endpoints, capacity):
+    """What another server did not find says nothing of how much is kept."""
+    each = [ScriptedModel(lambda _: "x", context_capacity=40_000) for _ in range(endpoints)]
+    model, controller = Failover(each), Controller()
+    introduce(controller, [model])
+    seats = Seats(controller, "r", Recorded())
+    seat = seats.at("/s0")
+    for cached in (0, 2_900, 0):  # it is found, then forgotten, or another server was asked
+        ask = seats.ask(seat, model, "", ["a"], 3_000, exact=True)
+        async with ask.permit:
+            used = Usage(prompt_tokens=3_000, completion_tokens=1, cached_tokens=cached)
+            seats.used(ask, used, model, controller.now())
+        seats.mark(ask, ["a"], "b")
+    assert controller.view()["backends"]["scripted"]["capacity"] == capacity
+    seats.release()
