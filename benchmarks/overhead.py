@@ -145,11 +145,11 @@ class Effort:
 
 
 QUICK = Effort(
-    turns=4,
-    runs=(24, 32, 256),
+    turns=2,
+    runs=(16, 32, 256),
     repetitions=1,
     rival_repetitions=(1, 1, 1),
-    times=2,
+    times=1,
     stored=((5, 20),),
     limit=40.0,
 )

@@ -11,12 +11,12 @@ from benchmarks.agent_client import simulate
 from benchmarks.agents import Workload, workload
 from benchmarks.suspension_protocol import ARMS, Measured, through_protocol
 
-CAPACITY = 50_000
+CAPACITY = 30_000
 
 
 @pytest.fixture(scope="module")
 def load() -> Workload:
-    return workload("note", 2.0, 0, jobs=20, in_flight=20)
+    return workload("note", 2.0, 0, jobs=12, in_flight=12)
 
 
 @pytest.fixture(scope="module")
