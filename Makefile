@@ -28,8 +28,10 @@ help:
 demo: $(VENV)/.run
 	$(BIN)/longthought demo --directory .demo
 
+# One worker for each core there is, eight at most; JOBS=0 runs all tests in one process.
+JOBS ?= auto
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 ENGINES ?= llama.cpp
 test-engines: $(VENV)/.dev

@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -62,6 +63,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             f"{len(needing)} tests left out: no PostgreSQL server answers at "
             f"{SERVER.host}:{SERVER.port} (LONGTHOUGHT_TEST_POSTGRES): {error}"
         )
+        if hasattr(config, "workeroutput"):  # one of several workers: told where the summary is
+            config.workeroutput["left_out"] = config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What a worker of pytest-xdist has left out is told at the end, once."""
+    if reason := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[LEFT_OUT] = reason
 
 
 def pytest_terminal_summary(

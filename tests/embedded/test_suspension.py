@@ -161,7 +161,7 @@ async def test_what_a_cancelled_reply_had_computed_is_not_computed_again(ask: As
 
         def cancel(delta: Delta) -> None:
             shown.append(delta.text)
-            task.cancel()
+            task.cancel()  # the engine may be ahead of the loop: what counts is the first piece
 
         request = ask(QUESTION, temperature=0)
         task = asyncio.create_task(model.generate(request, Allowance(), cancel))
@@ -169,7 +169,7 @@ async def test_what_a_cancelled_reply_had_computed_is_not_computed_again(ask: As
             await task
         engine(model).wait_idle()
         assert engine(model).in_flight == 0
-        written = Message(role="assistant", content="".join(shown))
+        written = Message(role="assistant", content=shown[0])
         request["messages"].append(written)
         before = model.counters.positions
         again = await model.generate({**request, "continue_last": True}, Allowance())

@@ -17,7 +17,7 @@ from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext
 from tests.executor.workflows import looking, turns_of
 
-LIMIT = 4
+LIMIT = 60
 
 
 def left_behind() -> list[str]:
@@ -229,10 +229,10 @@ async def test_a_run_cancelled_while_it_cancels_its_rest_leaves_no_task(
     async def script(request: Any) -> Any:
         if request["sampling"]["seed"] == 1:
             return says("x", call("slow_to_stop", name="a"))
-        await asyncio.sleep(0.05)
+        await working.wait()
         return "The answer is 7"
 
-    stopping = asyncio.Event()
+    working, stopping, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @tool(effect="read")
     async def slow_to_stop(name: str) -> int:
@@ -242,10 +242,11 @@ async def test_a_run_cancelled_while_it_cancels_its_rest_leaves_no_task(
             name: any.
         """
         try:
-            await asyncio.sleep(5)
+            working.set()
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             stopping.set()
-            await asyncio.sleep(0.3)
+            await stopped.wait()
             raise
         return 1
 
@@ -254,6 +255,7 @@ async def test_a_run_cancelled_while_it_cancels_its_rest_leaves_no_task(
     task = asyncio.create_task(workflow.run("q"))
     await asyncio.wait_for(stopping.wait(), LIMIT)
     task.cancel()
+    asyncio.get_running_loop().call_soon(stopped.set)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert left_behind() == []

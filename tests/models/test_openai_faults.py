@@ -165,7 +165,8 @@ async def test_slow_tokens_are_no_silence(server, granted, stream):
 
 
 async def test_a_usage_that_never_comes_costs_no_reply(server, granted):
-    model = OpenAIModel("toy", base_url=server.address("late-usage"), timeout=SHORT)
+    url = server.address("late-usage")
+    model = OpenAIModel("toy", base_url=url, timeout=SHORT, first_token_timeout=60)
     reply = await model.generate(QUESTION, granted(99))
     assert reply["finish_reason"] == "stop"
     assert reply["usage"]["estimated"]

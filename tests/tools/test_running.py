@@ -33,9 +33,15 @@ TIMEOUT = 0.01
 
 async def run(function, *, arguments=None, timeout=None, deps=None, redact=None, **options):
     call = ToolCall("c1", "it", arguments or {})
-    options = {"effect": "read", "timeout": TIMEOUT, **options}
-    it = tool(name="it", description="It.", **options)(function)
+    it = tool(name="it", description="It.", **{"effect": "read"} | options)(function)
     return await run_tool(it, call, timeout=timeout, deps=deps, redact=redact)
+
+
+async def run_briefly(function, *, within=None, **options):
+    """Under a time limit of the tool's own, for functions that do not end by themselves."""
+    call = ToolCall("c1", "it", {})
+    it = tool(name="it", description="It.", **{"effect": "read", "timeout": TIMEOUT} | options)
+    return await run_tool(it(function), call, timeout=within)
 
 
 # --- arguments ---------------------------------------------------------------------------------
@@ -351,14 +357,14 @@ async def never():
 
 
 async def test_an_attempt_that_takes_too_long_is_a_timeout():
-    result = await run(never, timeout=30)
+    result = await run_briefly(never, within=30)
     assert (result.status, result.retryable) == ("timeout", True)
     assert result.content == "it did not finish within 0.01 s."
 
 
 async def test_timeouts_are_retried_for_reads_alone():
-    assert (await run(never, retries=1)).attempt == 2
-    result = await run(never, effect="write")
+    assert (await run_briefly(never, retries=1)).attempt == 2
+    result = await run_briefly(never, effect="write")
     assert not result.retryable
     assert "may or may not" in result.content
 
@@ -378,7 +384,7 @@ async def test_a_tool_that_swallows_its_timeout_is_not_believed_to_have_timed_ou
         except asyncio.CancelledError:
             return "late"
 
-    assert (await run(stubborn)).status in ("ok", "timeout")
+    assert (await run_briefly(stubborn)).status in ("ok", "timeout")
 
 
 async def test_cancellation_comes_through_and_reaches_the_tool():
