@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from longthought.orchestrator import models, strategies
     from longthought.orchestrator.context import Context
     from longthought.orchestrator.definition import Retry
-    from longthought.orchestrator.runs import Result
+    from longthought.orchestrator.results import Result
     from longthought.orchestrator.workflow import Workflow
     from longthought.storage import Store
     from longthought.tools import ToolContext, ToolResult, tool
@@ -61,7 +61,7 @@ _WHERE = {
     "Message": "types",
     "Model": "types",
     "PriceBook": "budgets",
-    "Result": "orchestrator.runs",
+    "Result": "orchestrator.results",
     "Retry": "orchestrator.definition",
     "Store": "storage",
     "ToolContext": "tools",

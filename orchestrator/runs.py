@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from longthought import __version__
-from longthought.budgets import Amount, Budget, Clocks, Controller, PriceBook, Scope
+from longthought.budgets import Budget, Clocks, Controller, PriceBook, Scope
 from longthought.errors import (
     BudgetExhausted,
     Diverged,
@@ -25,76 +24,15 @@ from longthought.errors import (
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
-from longthought.orchestrator.typed import output_json, output_of
+from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject, Message, text_of
 
-__all__ = ["ENDED", "Attempt", "Result", "begin", "manifest_of"]
-
-ENDED = ("completed", "incomplete")
-"""Statuses of a run that has nothing left to do."""
-
-_OUT_OF = (
-    "tokens",
-    "output_tokens",
-    "usd",
-    "wall",
-    "thinking",
-    "model_calls",
-    "branches",
-    "budget",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How an attempt left its run.
-
-    ``status``: completed, incomplete (the best answer so far; ``stop_reason`` says why no more),
-    parked, needs_attention, failed or cancelled. ``spent`` counts tokens, dollars, calls and
-    seconds over all attempts. ``support`` says what the answer rests on. ``error`` says what went
-    wrong: why the run failed, or why the first branch did where no thought came to its end.
-    """
-
-    id: str
-    status: str
-    stop_reason: str
-    answer: str | None = None
-    text: str = ""
-    spent: JSONObject = field(default_factory=dict)
-    support: JSONObject = field(default_factory=dict)
-    waiting: Sequence[JSONObject] = ()
-    error: str | None = None
-    output: Any = None
-    """The typed answer: an instance of the model given as ``output``, or the parsed JSON."""
-    state: JSONObject = field(default_factory=dict, repr=False)
-    """The final state of a graph of your own."""
-    model_calls: int = 0
-    """Calls this attempt made itself; 0 in a replay."""
-    tool_calls: int = 0
-    effects: int = 0
-
-    def to_json(self) -> JSONObject:
-        """What ``--json`` prints."""
-        value: JSONObject = {
-            "id": self.id,
-            "answer": self.answer,
-            "status": self.status,
-            "stop_reason": self.stop_reason,
-            "spent": self.spent,
-        }
-        if self.output is not None:
-            value["output"] = output_json(self.output)
-        if self.support:
-            value["support"] = self.support
-        if self.waiting:
-            value["waiting"] = list(self.waiting)
-        if self.error is not None:
-            value["error"] = self.error
-        return value
+__all__ = ["Attempt", "begin", "check_raise", "manifest_of"]
 
 
 def manifest_of(
@@ -315,7 +253,8 @@ class Attempt:
         else:
             outcome |= state["outcome"]
             good = outcome["answer"] is not None and not outcome.get("unfinished")
-            good = good and outcome["stop_reason"] not in (*_OUT_OF, "rejected")
+            reason = outcome["stop_reason"]
+            good = good and reason != "rejected" and not out_of_budget(reason)
             outcome["status"] = "completed" if good else "incomplete"
         reason = outcome["stop_reason"]
         unasked = self.session.unasked()
@@ -441,7 +380,7 @@ class Attempt:
         value = spent_of(scope.spent, scope.overrun, self.session.clocks)
         if len(self.session.models) > 1:
             spent = sorted(self.session.spent_by_model.items())
-            value["by_model"] = {name: _counts(amount) for name, amount in spent}
+            value["by_model"] = {name: counts_of(amount) for name, amount in spent}
         return value
 
     # -- the lease ------------------------------------------------------------------------------
@@ -464,24 +403,6 @@ class Attempt:
                 return
             except StorageError:
                 continue  # the next append finds out whether the store is gone for good
-
-
-def spent_of(spent: Amount, overrun: Amount, clocks: Clocks) -> JSONObject:
-    """What was spent, as results and traces show it: dollars and seconds beside the counts."""
-    value = _counts(spent)
-    value["tool_calls"] = spent.tool_calls
-    value["branches"] = spent.branches
-    value["seconds"] = {name: round(seconds, 3) for name, seconds in clocks.view().items()}
-    if overrun:
-        value["overrun"] = overrun.to_json()
-    return value
-
-
-def _counts(spent: Amount) -> JSONObject:
-    """What calls of models have cost: tokens, dollars and their number."""
-    amount = spent.to_json()
-    value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
-    return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}
 
 
 def _clocks(index: Recorded) -> Clocks:

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
 from longthought.budgets import Amount, BranchState
 from longthought.errors import (
-    BudgetExhausted,
-    ControlFlow,
     Diverged,
-    InvalidInput,
     PolicyError,
     ReplayStopped,
     StorageError,
     Suspended,
-    UnknownOutcome,
-    UnlabelledConcurrency,
 )
+from longthought.orchestrator.branch_runs import RunBranch, new_branch, run_to_end
 from longthought.orchestrator.branches import Branch
-from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
 from longthought.orchestrator.strategies.guarded import GuardedPolicy
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, Policy, State
@@ -36,15 +30,10 @@ from longthought.storage import Event, canonical
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject
 
-__all__ = ["FATAL", "Search"]
+__all__ = ["Search"]
 
 _AFTER_A_PICK = ("tell", "cancel", "limit_raised")
 """Inputs that may follow a pick in a recording without a rejection of it."""
-
-FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidInput, PolicyError)
-"""What ends the run, not just a branch: the run itself cannot be trusted to go on."""
-
-RunBranch = Callable[[Session, Branch], Awaitable[None]]
 
 
 class Search:
@@ -253,13 +242,16 @@ class Search:
 
     def _launch(self, asks: list[Ask]) -> None:
         for ask in asks:
-            branch = self._branch_for(ask)
+            parent = self.branches[ask.parent] if ask.parent is not None else None
+            branch = new_branch(self.session, self.place, ask, parent, self.live)
             self.branches[ask.id] = branch
             shown = {"event": "branch", "branch": ask.id, "kind": ask.kind}
             if len(self.session.models) > 1:
                 shown["model"] = branch.model.name
             self.session.show(shown)
-            task = asyncio.create_task(self._branch(branch), name=f"branch {ask.id}")
+            task = asyncio.create_task(
+                run_to_end(self.session, branch, self._run_branch), name=f"branch {ask.id}"
+            )
             branch.task = self._running[ask.id] = task
             task.add_done_callback(partial(self._over, branch))
 
@@ -281,55 +273,6 @@ class Search:
         except Exception as error:
             self._failure = self._failure or error
         self._arrived.set()
-
-    def _branch_for(self, ask: Ask) -> Branch:
-        session = self.session
-        parent = self.branches[ask.parent] if ask.parent is not None else None
-        model, step = session.models[ask.model], ask.kind == "step"
-        begun = parent.messages if parent else session.opening_of(model, step=step)
-        messages = [dict(m) for m in begun]
-        place = f"{self.place}/{ask.id}"
-        return Branch(
-            ask=ask,
-            place=place,
-            model=model,
-            seat=session.seats.at(place, shares=True),
-            sampling={**session.definition.sampling, **ask.sampling},
-            live=self.live,
-            messages=messages,  # type: ignore[arg-type]
-            step=step,
-            opening=parent.opening if parent else len(begun),
-        )
-
-    async def _branch(self, branch: Branch) -> str:
-        """Run a branch to its end and say how it ended; what ends the run as well is raised."""
-        try:
-            with current_frame().places.enter(branch.ask.id, branch=branch):
-                await self._run_branch(self.session, branch)
-        except ReplayStopped:
-            return self._recorded_end(branch)
-        except Suspended:
-            branch.status = "parked"
-            return "parked"
-        except asyncio.CancelledError:
-            if branch.status == "cancelling":
-                branch.status = "cancelled"
-                return "cancelled"
-            if branch.task.cancelling():
-                raise
-            branch.reason = "CancelledError: something inside the branch was cancelled"
-        except BudgetExhausted as error:
-            branch.status, branch.reason = "exhausted", error.kind
-            return "failed"
-        except (*FATAL, ControlFlow):
-            raise
-        except Exception as error:  # whatever goes wrong in one branch leaves its siblings alone
-            branch.reason = f"{type(error).__name__}: {error}"
-        else:
-            branch.status = "finished"
-            return "finished"
-        branch.status = "failed"
-        return "failed"
 
     def _ended(self, branch: Branch, how: str) -> None:
         """Decide, in one go, the branch's last results, its end and its tell."""
@@ -370,17 +313,6 @@ class Search:
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
         if tell:
             self._inbox.append(outcome)
-
-    def _recorded_end(self, branch: Branch) -> str:
-        """How a branch ended whose recording stops before it is through."""
-        event = self.session.index.ends.get(branch.place)
-        if event is None:
-            branch.status = "cut off"
-            return "cancelled"
-        how: str = event.body["how"]
-        branch.reason = event.body.get("reason", "")
-        branch.status = "failed" if how == "failed" else how
-        return how
 
     def _drop(self, branch: Branch) -> None:
         """Let go of a branch because the attempt stops; the results it has are kept."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
-from longthought.orchestrator.runs import Result
+from longthought.orchestrator.results import Result
 from longthought.storage import RunRow, Store
 
 __all__ = ["NOT_WOKEN", "Waker"]

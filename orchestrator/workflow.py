@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
+from longthought.orchestrator.checks import (
+    check_names,
+    check_question,
+    check_sampling,
+    checked_shares,
+)
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
-from longthought.orchestrator.runs import (
-    ENDED,
-    Attempt,
-    Result,
-    begin,
-    check_raise,
-    manifest_of,
-)
+from longthought.orchestrator.results import ENDED, Result
+from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
 from longthought.orchestrator.seats import introduce
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
+from longthought.orchestrator.sync import run_sync
 from longthought.orchestrator.typed import sent_schema
 from longthought.orchestrator.waking import Waker
 from longthought.storage import RunRow, Store
-from longthought.storage.messages import check_message
 from longthought.storage.recording import due_of
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
@@ -42,8 +41,6 @@ from longthought.verifiers import AnswerKind
 from longthought.verifiers.json_answers import JSONKind
 
 __all__ = ["Workflow"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ class Workflow:
         specs = [model] if isinstance(model, str) or not isinstance(model, Sequence) else model
         if not specs:
             raise InvalidInput("model", "no model is given", 'Use "embedded" or "openai/NAME"')
-        _check_names(name, tools)
+        check_names(name, tools)
         for field, value in (("parallel", parallel), ("max_turns", max_turns)):
             if value is not None and value < 1:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
@@ -135,7 +132,7 @@ class Workflow:
             raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
-        _check_sampling(sampling or {})
+        check_sampling(sampling or {})
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
@@ -156,7 +153,7 @@ class Workflow:
             max_output_tokens=max_output_tokens,
             retry=retry or Retry(),
             early_start=early_start,
-            tell_left=_checked_shares(tell_left),
+            tell_left=checked_shares(tell_left),
             park_after=park_after,
             graph=graph,
             source=source,
@@ -210,7 +207,7 @@ class Workflow:
             InvalidInput: the question is empty, or a model or limit cannot be used.
             StorageError: the store cannot be used.
         """
-        _check_question(question)
+        check_question(question)
         limits = budget or self.definition.budget
         self._admit(limits, pool)
         manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
@@ -436,29 +433,6 @@ class Workflow:
         return controller
 
 
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from code that is not async, in a thread if a loop runs here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(asyncio.run(coroutine))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="longthought-run-sync")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
 async def _due_again(store: Store, result: Result) -> bool:
     """Whether a signal has come or a timer has passed while the run was parking."""
     due = due_of(result.waiting)
@@ -468,49 +442,3 @@ async def _due_again(store: Store, result: Result) -> bool:
 def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
     """The names by which models were given."""
     return tuple(spec if isinstance(spec, str) else spec.name for spec in specs)
-
-
-def _check_names(name: str, tools: Sequence[Tool]) -> None:
-    if not name or not name.strip() or "\n" in name:
-        raise InvalidInput("name", f"{name!r} cannot be used", "Give the workflow a short name")
-    names = [tool.spec.name for tool in tools]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
-
-
-def _check_sampling(sampling: Sampling) -> None:
-    tokens = sampling.get("thinking_tokens", 0)
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        fix = "Write a whole number of tokens, or leave it out for no limit"
-        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
-
-
-def _checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
-    fix = "Write shares between 0 and 1, as (0.5, 0.8)"
-    if isinstance(shares, str) or not isinstance(shares, Sequence):
-        raise InvalidInput("tell_left", f"{shares!r} is no list of shares", fix)
-    for share in shares:
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if not number or not 0 < share < 1:
-            raise InvalidInput("tell_left", f"{share!r} is no share of a limit", fix)
-    return tuple(sorted(set(shares)))
-
-
-def _check_question(question: str | Sequence[Message]) -> None:
-    fix = 'Give text, or messages like {"role": "user", "content": "..."}'
-    if isinstance(question, str):
-        if not question.strip():
-            raise InvalidInput("question", "is empty", "Ask something")
-        return
-    if not isinstance(question, Sequence) or isinstance(question, bytes):
-        raise InvalidInput("question", f"{type(question).__name__} is no question", fix)
-    if not question:
-        raise InvalidInput("question", "is empty", "Ask something")
-    try:
-        for message in question:
-            check_message(message)
-    except ValidationError as error:
-        raise InvalidInput(
-            "question", f"holds something that is no message: {error}", fix
-        ) from error

@@ -15,7 +15,7 @@ from longthought.orchestrator.curves.questions import Question, numbered
 from longthought.orchestrator.curves.setup import Setup, run_id
 from longthought.orchestrator.curves.ways import Plan
 from longthought.orchestrator.recorded import Recorded
-from longthought.orchestrator.runs import ENDED
+from longthought.orchestrator.results import ENDED
 from longthought.storage import Recording, Store
 
 __all__ = ["Ended", "PlannedRuns", "Progress", "Reader", "Tell"]
