@@ -130,13 +130,13 @@ class Scope:
     def used_up(self, kinds: Collection[Kind]) -> tuple[str, str] | None:
         """The scope, here or above, and its limit of which nothing is left to work with.
 
-        What is reserved counts as used, but in a pool: there it is for others to give back. None as
-        long as something is left of each of these kinds. Money is called ``usd``.
+        What is reserved in this scope counts as used; what others hold may come back. None as long
+        as something is left of each of these kinds. Money is called ``usd``.
         """
+        held = self.accounts[0].reserved
         for account in self.accounts:
-            pooled = account.shares is not None
             for cap in account.caps:
-                used = account.spent[cap.kind] + (0 if pooled else account.reserved[cap.kind])
+                used = account.spent[cap.kind] + held[cap.kind]
                 if KINDS[cap.kind] in kinds and used >= cap.open_to(allowance=False):
                     return account.name, account.exhausted_by(cap, 1).kind
         return None

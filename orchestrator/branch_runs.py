@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from longthought.budgets import Scope
 from longthought.errors import (
     BudgetExhausted,
     ControlFlow,
@@ -31,9 +32,17 @@ RunBranch = Callable[[Session, Branch], Awaitable[None]]
 
 
 def new_branch(
-    session: Session, search: str, ask: Ask, parent: Branch | None, live: asyncio.Event
+    session: Session,
+    search: str,
+    scope: Scope,
+    ask: Ask,
+    parent: Branch | None,
+    live: asyncio.Event,
 ) -> Branch:
-    """The branch for an ask of the search at a place; it goes on from its parent's conversation."""
+    """The branch for an ask of the search at a place; it goes on from its parent's conversation.
+
+    ``scope`` is that of the search.
+    """
     model, step = session.models[ask.model], ask.kind == "step"
     begun = parent.messages if parent else session.opening_of(model, step=step)
     messages = [dict(m) for m in begun]
@@ -43,6 +52,9 @@ def new_branch(
         place=place,
         model=model,
         seat=session.seats.at(place, shares=True),
+        scope=scope.child(
+            ask.id, session.branch_budget, level="branch", spent=session.index.spent.get(place)
+        ),
         sampling={**session.definition.sampling, **ask.sampling},
         live=live,
         messages=messages,  # type: ignore[arg-type]
@@ -69,7 +81,9 @@ async def run_to_end(session: Session, branch: Branch, run_branch: RunBranch) ->
             raise
         branch.reason = "CancelledError: something inside the branch was cancelled"
     except BudgetExhausted as error:
-        branch.status, branch.reason = "exhausted", error.kind
+        branch.reason = error.reason
+        # out of its own limit it has failed alone: the search goes on
+        branch.status = "failed" if error.scope == "branch" else "exhausted"
         return "failed"
     except (*FATAL, ControlFlow):
         raise

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from longthought.budgets import Budget
 from longthought.errors import InvalidInput
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
 from longthought.types import Message, Sampling
 
-__all__ = ["check_names", "check_question", "check_sampling", "checked_shares"]
+__all__ = [
+    "check_inner_budget",
+    "check_names",
+    "check_question",
+    "check_sampling",
+    "checked_shares",
+]
 
 
 def check_names(name: str, tools: Sequence[Tool]) -> None:
@@ -22,6 +29,14 @@ def check_names(name: str, tools: Sequence[Tool]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
+
+
+def check_inner_budget(field: str, budget: Budget | None) -> None:
+    """Refuse limits that a scope inside a run cannot keep."""
+    for name in ("wall", "thinking"):
+        if budget is not None and getattr(budget, name) is not None:
+            fix = "Limit the run: Workflow(budget=...)"
+            raise InvalidInput(f"{field}.{name}", "time is counted for the run as a whole", fix)
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -23,6 +23,7 @@ from longthought.errors import (
 )
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.places import inside_a_run
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
@@ -44,11 +45,13 @@ def manifest_of(
     options: JSONObject,
 ) -> JSONObject:
     """The manifest of a new run: all that shapes it, readable and by fingerprint."""
+    branch = definition.branch_budget
     return {
         "workflow": definition.parts(),
         "question": question if isinstance(question, str) else list(question),
         "seed": seed,
         "budget": budget.to_json(),
+        **({"branch_budget": branch.to_json()} if branch is not None else {}),
         "prices": prices.to_json([model.name for model in definition.models]),
         "source": definition.source,
         "options": options,
@@ -88,6 +91,11 @@ def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
     return Budget.from_json(index.raised or manifest["budget"])
 
 
+def _branch_budget(manifest: JSONObject) -> Budget | None:
+    limits = manifest.get("branch_budget")
+    return Budget.from_json(limits) if limits else None
+
+
 class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
 
@@ -120,9 +128,12 @@ class Attempt:
             index.signals = [event for event in recording.events if event.type == "signal"]
         own_budget = _limits_of(manifest, index)
         limits = budget or own_budget
-        scope = Scope("run", own_budget, pool)
+        if pool is None:
+            scope = Scope("run", own_budget, spent=index.charged)
+        else:
+            nested = inside_a_run()
+            scope = pool.begin_run(recording.run_id, own_budget, index.charged, nested=nested)
         scope.raise_limit(limits)
-        scope.charge(index.charged)
         clocks = _clocks(index)
         if controller is None:
             controller = Controller()
@@ -149,6 +160,7 @@ class Attempt:
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=_opening(definition.system, manifest["question"]),
+            branch_budget=_branch_budget(manifest),
             limits_raised=limits != own_budget,
             spent_by_model=(
                 Recorded.by_model(recording, length=recorded) if len(definition.models) > 1 else {}
@@ -172,8 +184,8 @@ class Attempt:
                 return await self._guarded()
         finally:
             self.session.seats.release()
-            with suppress(RuntimeError):  # something is still held: its task was left to die
-                self.session.scope.close()
+            # by force: where something is still held, its task was left to die
+            self.session.scope.close(force=True)
             if heartbeat is not None:
                 heartbeat.cancel()
                 with suppress(asyncio.CancelledError, StorageError):
@@ -313,7 +325,7 @@ class Attempt:
             if isinstance(error, LongthoughtError)
             else f"{type(error).__name__}: {error}"
         )
-        reason = error.kind if isinstance(error, BudgetExhausted) else type(error).__name__
+        reason = error.reason if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
         outcome: JSONObject = {"answer": None, "status": status, "error": text}
         if self.mode == "live":

@@ -13,16 +13,19 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
-from longthought.budgets import Amount, BranchState
+from longthought.budgets import Amount, BranchState, Budget
 from longthought.errors import (
     Diverged,
     PolicyError,
     ReplayStopped,
     StorageError,
     Suspended,
+    limit_reason,
+    split_reason,
 )
 from longthought.orchestrator.branch_runs import RunBranch, new_branch, run_to_end
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
 from longthought.orchestrator.strategies.guarded import GuardedPolicy
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, Policy, State
@@ -39,8 +42,18 @@ _AFTER_A_PICK = ("tell", "cancel", "limit_raised")
 class Search:
     """One policy at work at one place of a run; asked again after a rejection."""
 
-    def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        policy: Policy,
+        run_branch: RunBranch,
+        place: str,
+        budget: Budget | None = None,
+    ) -> None:
         self.session, self.policy, self.place = session, policy, place
+        self.scope = session.scope_of(current_frame()).child(
+            place, budget, level="search", spent=session.index.spent.get(place)
+        )
         self.live = asyncio.Event()
         self._most = session.definition.slots(policy)
         """Branches in flight at once."""
@@ -67,7 +80,7 @@ class Search:
         self._running: dict[str, asyncio.Task[str]] = {}
         self._parked: set[str] = set()
         self._exhausted: str | None = None
-        self._short: str | None = None
+        self._short: tuple[str, str] | None = None
         """The limit that a branch ran into; others may still give something back."""
         self._late: list[Event] = []
         """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
@@ -156,8 +169,7 @@ class Search:
                 self._check_outcome(event, outcome)
                 self._policy.tell(self.state, outcome)
             case "exhausted":
-                self._exhausted = data["kind"]
-                self._policy.tell(self.state, {"type": "exhausted", **data})
+                self._tell_exhausted(data)
             case "limit_raised":
                 return self._limit_raised()
             case "cancel":
@@ -194,14 +206,14 @@ class Search:
         while self._inbox:
             outcome = self._inbox.popleft()
             if outcome["status"] != "failed" and outcome.get("reason"):
-                self._short = outcome["reason"]
+                self._short = split_reason(outcome["reason"])
             self._policy.tell(self.state, outcome)
             pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
         kind = self.session.time_is_up()
         if kind is not None and self._exhausted is None:
-            self._exhaust(kind)
+            self._exhaust("run", kind)
             return self._policy.done(self.state)
         return None
 
@@ -214,17 +226,18 @@ class Search:
                 if canonical(self.state) != before:
                     raise PolicyError(f"{self.policy.name} changed its state without asking")
                 return
-            self.session.scope.charge(Amount(branches=len(asks)))
-            self._fold("ask", {"room": room, "asks": [ask.id for ask in asks]})
+            self.scope.charge(Amount(branches=len(asks)))
+            limits = {} if self.branches else self._limits()
+            self._fold("ask", {"room": room, "asks": [ask.id for ask in asks], **limits})
             self._launch(asks)
 
     def _at_rest(self) -> None:
         """Nothing runs and the policy asks for nothing: parked, out of budget, or a mistake."""
         if self._parked:
             raise Suspended("branches", self.place)
-        kind = self.session.used_up() or self._short
-        if kind is not None and self._exhausted is None:
-            self._exhaust(kind)
+        limit = self.session.used_up(self.scope) or self._short
+        if limit is not None and self._exhausted is None:
+            self._exhaust(*limit)
             return
         raise PolicyError(
             f"{self.policy.name} neither asks nor ends: {canonical(self.state)[:300]}"
@@ -243,7 +256,7 @@ class Search:
     def _launch(self, asks: list[Ask]) -> None:
         for ask in asks:
             parent = self.branches[ask.parent] if ask.parent is not None else None
-            branch = new_branch(self.session, self.place, ask, parent, self.live)
+            branch = new_branch(self.session, self.place, self.scope, ask, parent, self.live)
             self.branches[ask.id] = branch
             shown = {"event": "branch", "branch": ask.id, "kind": ask.kind}
             if len(self.session.models) > 1:
@@ -325,7 +338,6 @@ class Search:
 
     def _asked(self, room: int, event: Event) -> list[Ask]:
         asks = self._policy.ask(self.state, room, self.branches)
-        self.session.scope.charge(Amount(branches=len(asks)))
         names, recorded = [ask.id for ask in asks], event.body["data"]["asks"]
         if names != recorded:
             raise Diverged(
@@ -426,15 +438,25 @@ class Search:
             self._recording_over(f"{name} is no part of it")
         self.session.journal.stage("fold", self.place, input=name, data=data)
 
-    def _exhaust(self, kind: str) -> None:
-        self._exhausted = kind
-        data = {"scope": self.session.scope.name, "kind": kind}
+    def _exhaust(self, scope: str, kind: str) -> None:
+        data = {"scope": scope, "kind": kind}
         self._fold("exhausted", data)
-        self._policy.tell(self.state, {"type": "exhausted", **data})
+        self._tell_exhausted(data)
+
+    def _tell_exhausted(self, data: JSONObject) -> None:
+        self._exhausted = limit_reason(data["scope"], data["kind"])
+        told = {"type": "exhausted", "scope": data["scope"], "kind": self._exhausted}
+        self._policy.tell(self.state, told)
+
+    def _limits(self) -> JSONObject:
+        """The limits of its own and of its branches, as they are recorded with its first ask."""
+        limits = {"search": self.scope.budget, "branch": self.session.branch_budget or Budget()}
+        set_limits = {name: json for name, one in limits.items() if (json := one.to_json())}
+        return {"limits": set_limits} if set_limits else {}
 
     def _room(self) -> int:
         room = self._most - len(self._running) - len(self._parked)
-        if self.session.used_up() is not None or self._short is not None:
+        if self.session.used_up(self.scope) is not None or self._short is not None:
             return 0
-        left = self.session.scope.remaining("branches")
+        left = self.scope.remaining("branches")
         return room if left is None else min(room, left)

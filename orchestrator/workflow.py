@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
 from longthought.orchestrator.checks import (
+    check_inner_budget,
     check_names,
     check_question,
     check_sampling,
@@ -67,6 +68,8 @@ class Workflow:
         verifier: judges candidates (and steps) without knowing the expected answer.
         strategy: how to think; one sample unless given.
         budget: hard limits on each run.
+        branch_budget: limits on each branch, within those: one that runs out ends with what it has,
+            and the others go on.
         system: the system prompt.
         sampling: temperature, top_p, max_tokens and so on, for every call.
         output: a pydantic model or a JSON schema for typed answers: ``run.output`` is an instance,
@@ -102,6 +105,7 @@ class Workflow:
         verifier: Verifier | None = None,
         strategy: Policy | None = None,
         budget: Budget | None = None,
+        branch_budget: Budget | None = None,
         system: str | None = None,
         sampling: Sampling | None = None,
         output: type[BaseModel] | JSONObject | None = None,
@@ -133,6 +137,7 @@ class Workflow:
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
         check_sampling(sampling or {})
+        check_inner_budget("branch_budget", branch_budget)
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
@@ -145,6 +150,7 @@ class Workflow:
             system=system,
             sampling=sampling or {},
             budget=budget or Budget(),
+            branch_budget=branch_budget,
             output=None if typed is None else sent_schema(typed),
             typed=typed,
             output_retries=output_retries,
@@ -417,11 +423,14 @@ class Workflow:
 
     def _admit(self, limits: Budget, pool: Scope | None) -> None:
         scope = Scope("run", limits, pool)
+        branch = scope.child("branch", self.definition.branch_budget)
         kinds = self.definition.model_kinds()
-        for model in self.definition.models:
-            price = self._prices.price(model.name, kinds[model.name])
-            admit(scope, model.name, model.capabilities, price)
-        scope.close()
+        try:
+            for model in self.definition.models:
+                price = self._prices.price(model.name, kinds[model.name])
+                admit(branch, model.name, model.capabilities, price)
+        finally:
+            scope.close()
 
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""

@@ -167,7 +167,7 @@ class EarlyStarts:
     def _reserved(self) -> Reservation | None:
         """Room in the budget, if there is any at once."""
         try:
-            return self._session.scope.try_reserve(_ONE_CALL)
+            return self._branch.scope.try_reserve(_ONE_CALL)
         except BudgetExhausted:
             return None
 

@@ -78,6 +78,7 @@ class LiveCall:
         self.request_id, self.ids = request_id, ids
         self.request = call.request(session)
         self.model = call.model
+        self.scope = session.scope_of(frame)
         self.price = session.price_of(self.model)
         self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
         self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
@@ -111,7 +112,7 @@ class LiveCall:
             BackendError, BudgetExhausted, QuestionRefused: see :func:`call_model`.
         """
         session = self.session
-        admit(session.scope, self.model.name, self.model.capabilities, self.price)
+        admit(self.scope, self.model.name, self.model.capabilities, self.price)
         session.enter_chain(self.frame.branch)  # what the last call left over can be used again
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
@@ -237,7 +238,7 @@ class LiveCall:
         if self.call.goes_on:
             least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
         least = min(wish, least)
-        scope = self.session.scope
+        scope = self.scope
         self.reservation = await scope.reserve(
             call_bound(self.price, self.prompt_tokens, wish),
             minimum=call_bound(self.price, self.prompt_tokens, least),
@@ -480,6 +481,7 @@ def _budget_fields(error: BudgetExhausted) -> JSONObject:
         "scope": error.scope,
         "limit": error.limit,
         "needed": error.needed,
+        **({"reason": error.reason} if error.reason != error.kind else {}),
     }
 
 
