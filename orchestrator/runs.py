@@ -24,6 +24,7 @@ from longthought.errors import (
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import inside_a_run
+from longthought.orchestrator.raising import RAISE, limits_in_force, raise_of
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
@@ -83,12 +84,7 @@ def check_raise(recording: Recording, budget: Budget) -> None:
     Raises:
         InvalidInput: one is lower than before.
     """
-    own = _limits_of(recording.manifest(), Recorded.of(recording))
-    Scope("run", own).raise_limit(budget)
-
-
-def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
-    return Budget.from_json(index.raised or manifest["budget"])
+    Scope("run", limits_in_force(recording, Recorded.of(recording))).raise_limit(budget)
 
 
 def _branch_budget(manifest: JSONObject) -> Budget | None:
@@ -99,7 +95,8 @@ def _branch_budget(manifest: JSONObject) -> Budget | None:
 class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
 
-    A ``woken`` one that is cancelled gives its run back."""
+    A ``woken`` one that is cancelled gives its run back; ``raised`` ones go on after a limit that
+    had ended their run."""
 
     def __init__(
         self,
@@ -117,17 +114,23 @@ class Attempt:
         watch: Watch | None = None,
         tenant: str | None = None,
         woken: bool = False,
+        raised: bool = False,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
         self._woken = woken
         self._fenced: Fenced | None = None
+        self._over = False
+        """Whether the end of the attempt is on record, or about to be."""
+        self._raising = asyncio.Lock()
+        self._own_limit: asyncio.Timeout | None = None
+        """Ends a graph of one's own."""
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
         index = Recorded.of(recording, length=recorded)
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
-        own_budget = _limits_of(manifest, index)
-        limits = budget or own_budget
+        own_budget = limits_in_force(recording, index, signals=False)
+        limits = budget or limits_in_force(recording, index, signals=mode == "live")
         if pool is None:
             scope = Scope("run", own_budget, spent=index.charged)
         else:
@@ -161,7 +164,8 @@ class Attempt:
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=_opening(definition.system, manifest["question"]),
             branch_budget=_branch_budget(manifest),
-            limits_raised=limits != own_budget,
+            limits_raised=raised or limits != own_budget,
+            raised_at=index.raised_at,
             spent_by_model=(
                 Recorded.by_model(recording, length=recorded) if len(definition.models) > 1 else {}
             ),
@@ -222,8 +226,56 @@ class Attempt:
     def _put_limits_in_force(self) -> None:
         """Record raised limits: later attempts keep to them."""
         if self.session.limits_raised and self.mode == "live":
-            data = {"budget": self.session.budget.to_json()}
-            self.session.journal.stage("fold", input="limit_raised", data=data)
+            self._stage_limits()
+
+    def _stage_limits(self) -> None:
+        data = {"budget": self.session.budget.to_json()}
+        event = self.session.journal.stage("fold", input="limit_raised", data=data)
+        self.session.raised_at = event.seq
+
+    async def take_raises(self) -> None:
+        """Put limits in force that were raised since; whoever waits for room goes on.
+
+        Raises:
+            Fenced, StorageError: see :class:`Journal`.
+        """
+        if self.store is None or self._over:
+            return
+        async with self._raising:
+            raises: list[JSON] = []
+
+            def staged(values: list[JSON]) -> bool:
+                raises.extend(values)
+                return not self._over
+
+            taken = await self.store.take_signals(self.session.journal, RAISE, staged=staged)
+            if not taken or self._over:
+                return  # what is taken in and not in force counts for the next attempt
+            session = self.session
+            limits = session.budget
+            for value in raises:
+                limits = limits.raised(raise_of(value))
+            session.budget = limits
+            self._stage_limits()
+            await session.journal.flush()
+            self._raise()
+
+    def _raise(self) -> None:
+        session, limits = self.session, self.session.budget
+        session.show({"event": "limit_raised", "budget": limits.to_json()})
+        session.scope.raise_limit(limits)
+        if limits.wall is not None:
+            session.seats.extend(limits.wall - session.clocks.seconds("wall"))
+        left = session.clocks.left(limits)
+        if self._own_limit is not None and left is not None:
+            self._own_limit.reschedule(asyncio.get_running_loop().time() + left)
+        for tell in session.on_raise:
+            tell()
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a limit ended the run, and was raised too late to be seen."""
+        return 0 < self.session.limited_at < self.session.raised_at
 
     async def _graph(self) -> JSONObject:
         graph = self.definition.compiled()
@@ -242,6 +294,7 @@ class Attempt:
         with self.session.places.root():
             try:
                 async with asyncio.timeout(own_limit) as limit:
+                    self._own_limit = None if own_limit is None else limit
                     state: JSONObject = await graph.ainvoke(
                         opening, config, context=context, **output
                     )
@@ -347,6 +400,7 @@ class Attempt:
         outcome: JSONObject | None,
         waiting: list[JSONObject] | None = None,
     ) -> None:
+        self._over = True
         journal = self.session.journal
         body: JSONObject = {"status": status, "stop_reason": reason}
         if outcome is not None:
@@ -408,6 +462,7 @@ class Attempt:
             await asyncio.sleep(store.lease / 3)
             try:
                 await store.renew(self.session.journal)
+                await self.take_raises()
             except Fenced as error:
                 self._fenced = error
                 if running is not None:

@@ -77,6 +77,7 @@ class Search:
         self._inbox: deque[Outcome] = deque()
         """Outcomes of branches in the order in which they were decided, not yet fed."""
         self._arrived = asyncio.Event()
+        session.on_raise.append(self._arrived.set)
         self._running: dict[str, asyncio.Task[str]] = {}
         self._parked: set[str] = set()
         self._exhausted: str | None = None
@@ -86,7 +87,9 @@ class Search:
         """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
         self.raises = 0
         """How often limits were raised for it."""
-        self._raised = self._told_cancel = False
+        self._limited_at = 0
+        """The number of the event by which a limit was hit; 0 for none since limits were raised."""
+        self._told_cancel = False
         self._failure: BaseException | None = None
 
     # -- the loop -------------------------------------------------------------------------------
@@ -139,18 +142,20 @@ class Search:
         return pick
 
     def _cut_short(self) -> bool:
-        """Whether a limit ended the search that this attempt has raised."""
-        limited = any(o["status"] == "exhausted" for o in self.outcomes.values())
-        raised = self.session.limits_raised and not self._raised
-        return raised and (self._exhausted is not None or limited)
+        """Whether the search has hit a limit that was raised since."""
+        live = self.session.mode == "live"
+        return live and 0 < self._limited_at < self.session.raised_at
+
+    def _limited(self, seq: int) -> None:
+        self._limited_at = self.session.limited_at = seq
 
     def _raise_limit(self) -> Pick | None:
-        self._raised = True
         self._fold("limit_raised", {"budget": self.session.budget.to_json()})
         return self._limit_raised()
 
     def _limit_raised(self) -> Pick | None:
         self._exhausted = self._short = None
+        self._limited_at = self.session.limited_at = 0
         self._told_cancel = False
         self.raises += 1
         self._policy.tell(self.state, {"type": "limit_raised"})
@@ -167,9 +172,11 @@ class Search:
             case "tell":
                 outcome = await self._outcome_of(data["ask"])
                 self._check_outcome(event, outcome)
+                if _by_limit(outcome):
+                    self._limited(event.seq)
                 self._policy.tell(self.state, outcome)
             case "exhausted":
-                self._tell_exhausted(data)
+                self._tell_exhausted(data, event.seq)
             case "limit_raised":
                 return self._limit_raised()
             case "cancel":
@@ -182,10 +189,10 @@ class Search:
     async def _fed_live(self) -> Pick:
         if self.session.mode == "replay":
             await self._settle_replay()
-        if self._cut_short():
-            self._raise_limit()
         while True:
             pick = self._take_in()
+            if self._cut_short():
+                pick = self._raise_limit()
             if pick is not None:
                 return pick
             if self._exhausted is None:
@@ -205,7 +212,7 @@ class Search:
             raise self._failure
         while self._inbox:
             outcome = self._inbox.popleft()
-            if outcome["status"] != "failed" and outcome.get("reason"):
+            if _by_limit(outcome):
                 self._short = split_reason(outcome["reason"])
             self._policy.tell(self.state, outcome)
             pick = self._policy.done(self.state)
@@ -319,7 +326,9 @@ class Search:
                 session.journal.stage("branch_ended", branch.place, how=how, **extra)
             if tell:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
-                session.journal.stage("fold", self.place, input="tell", data=data)
+                seq = self._fold("tell", data)
+                if _by_limit(outcome):
+                    self._limited(seq)
         self.outcomes[branch.ask.id] = outcome
         if how == "cancelled":
             session.dropped.add(branch.place)
@@ -433,17 +442,18 @@ class Search:
 
     # -- the world's side -----------------------------------------------------------------------
 
-    def _fold(self, name: str, data: JSONObject) -> None:
+    def _fold(self, name: str, data: JSONObject) -> int:
+        """Record an input of the policy; returns the number of the event."""
         if self.session.mode == "replay":
             self._recording_over(f"{name} is no part of it")
-        self.session.journal.stage("fold", self.place, input=name, data=data)
+        return self.session.journal.stage("fold", self.place, input=name, data=data).seq
 
     def _exhaust(self, scope: str, kind: str) -> None:
         data = {"scope": scope, "kind": kind}
-        self._fold("exhausted", data)
-        self._tell_exhausted(data)
+        self._tell_exhausted(data, self._fold("exhausted", data))
 
-    def _tell_exhausted(self, data: JSONObject) -> None:
+    def _tell_exhausted(self, data: JSONObject, seq: int) -> None:
+        self._limited(seq)
         self._exhausted = limit_reason(data["scope"], data["kind"])
         told = {"type": "exhausted", "scope": data["scope"], "kind": self._exhausted}
         self._policy.tell(self.state, told)
@@ -460,3 +470,8 @@ class Search:
             return 0
         left = self.scope.remaining("branches")
         return room if left is None else min(room, left)
+
+
+def _by_limit(outcome: Outcome) -> bool:
+    """Whether a limit of more than the branch cut it short, or left it unjudged."""
+    return outcome["status"] != "failed" and bool(outcome.get("reason"))

@@ -94,6 +94,12 @@ class Session:
     """Limits on each branch of every search."""
     limits_raised: bool = False
     """Whether this attempt has higher limits than the run had before."""
+    raised_at: int = 0
+    """The number of the event that last put higher limits in force."""
+    limited_at: int = 0
+    """The number of the last event that says that a limit was hit; 0 for none since a raise."""
+    on_raise: list[Callable[[], None]] = field(default_factory=list)
+    """Called when limits were raised while the attempt is under way."""
     deps: object | None = None
     watch: Watch | None = None
     places: Places = field(default_factory=Places)

@@ -25,8 +25,10 @@ from longthought.orchestrator.checks import (
 )
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
+from longthought.orchestrator.handle import RunHandle
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
-from longthought.orchestrator.results import ENDED, Result
+from longthought.orchestrator.raising import RAISE, send_raise
+from longthought.orchestrator.results import ENDED, Result, out_of_budget
 from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
 from longthought.orchestrator.seats import introduce
 from longthought.orchestrator.session import Watch
@@ -53,6 +55,7 @@ class _Company:
     watch: Watch | None = None
     tenant: str | None = None
     woken: bool = False
+    handle: RunHandle | None = None
 
 
 class Workflow:
@@ -213,26 +216,50 @@ class Workflow:
             InvalidInput: the question is empty, or a model or limit cannot be used.
             StorageError: the store cannot be used.
         """
-        check_question(question)
-        limits = budget or self.definition.budget
-        self._admit(limits, pool)
-        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        company = _Company(pool, deps, watch, tenant)
+        identity = (run_id, run_key)
+        return await self._run(question, company, seed, budget, options or {}, identity)
+
+    async def start(
+        self,
+        question: str | Sequence[Message],
+        *,
+        seed: int = 0,
+        budget: Budget | None = None,
+        pool: Scope | None = None,
+        deps: object | None = None,
+        run_id: str | None = None,
+        run_key: bytes | None = None,
+        watch: Watch | None = None,
+        tenant: str | None = None,
+        options: JSONObject | None = None,
+    ) -> RunHandle:
+        """Begin a run as :meth:`run` does, and return as soon as it is on record.
+
+        Raises:
+            InvalidInput: the question is empty, or a model or limit cannot be used.
+            StorageError: the store cannot be used.
+        """
+        handle = RunHandle(self)
+        company = _Company(pool, deps, watch, tenant, handle=handle)
+        identity = (run_id, run_key)
+        run = self._run(question, company, seed, budget, options or {}, identity)
+        await handle.follow(asyncio.create_task(run, name="longthought-run"))
+        return handle
+
+    async def raise_limit(self, run_id: str, budget: Budget) -> Budget:
+        """Raise the limits given of a run that is under way, in any process, or parked.
+
+        Durable when this returns. The process that drives the run sees it with its next heartbeat
+        (a third of the store's lease); a run at rest has it in force when it goes on. Returns the
+        limits that are then in force.
+
+        Raises:
+            RunNotFound: there is no such run.
+            InvalidInput: a limit would be lower or new, or the run has ended: ``resume`` it.
+        """
         async with self.opened_store() as store:
-            journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
-            attempt = Attempt(
-                self.definition,
-                journal,
-                manifest=manifest,
-                store=store,
-                controller=self._shared_controller(),
-                prices=self._prices,
-                pool=pool,
-                deps=deps,
-                watch=watch,
-                tenant=tenant,
-            )
-            company = _Company(pool, deps, watch, tenant)
-            return await self._until_rest(store, attempt, company)
+            return await send_raise(store, run_id, budget)
 
     async def resume(
         self,
@@ -256,12 +283,14 @@ class Workflow:
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
-            if row.status in ENDED and budget is None:
+            ended = row.status in ENDED
+            raised = ended and await store.waiting_signals(run_id, RAISE) > 0
+            if ended and budget is None and not raised:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
                 check_raise(await store.read(run_id), budget)
             try:
-                attempt = await self._claimed(store, run_id, company, force, budget)
+                attempt = await self._claimed(store, run_id, company, force, budget, raised=raised)
             except RunEnded:  # while we were looking
                 return await self.replay(run_id, deps=deps)
             return await self._until_rest(store, attempt, company)
@@ -371,6 +400,36 @@ class Workflow:
         async with Store(self.store) as store:
             yield store
 
+    async def _run(
+        self,
+        question: str | Sequence[Message],
+        company: _Company,
+        seed: int,
+        budget: Budget | None,
+        options: JSONObject,
+        identity: tuple[str | None, bytes | None],
+    ) -> Result:
+        check_question(question)
+        limits = budget or self.definition.budget
+        self._admit(limits, company.pool)
+        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options)
+        run_id, run_key = identity
+        async with self.opened_store() as store:
+            journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
+            attempt = Attempt(
+                self.definition,
+                journal,
+                manifest=manifest,
+                store=store,
+                controller=self._shared_controller(),
+                prices=self._prices,
+                pool=company.pool,
+                deps=company.deps,
+                watch=company.watch,
+                tenant=company.tenant,
+            )
+            return await self._until_rest(store, attempt, company)
+
     async def _claimed(
         self,
         store: Store,
@@ -379,12 +438,13 @@ class Workflow:
         force: bool = False,
         budget: Budget | None = None,
         after: int | None = None,
+        raised: bool = False,
     ) -> Attempt:
         journal = await store.claim(
             run_id,
             force=force,
             fingerprint=self.definition.fingerprint(),
-            unless=() if budget is not None else ENDED,
+            unless=() if budget is not None or raised else ENDED,
             after=after,
         )
         try:
@@ -401,25 +461,37 @@ class Workflow:
                 watch=company.watch,
                 tenant=company.tenant,
                 woken=company.woken,
+                raised=raised,
             )
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
             raise
 
     async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
-        """Run attempts until the run rests: it may be due again by the time it has parked."""
-        result = await attempt.run()
-        while result.status == "parked" and await _due_again(store, result):
+        """Run attempts until the run rests.
+
+        It may be due again by the time it has parked, and its limits may have been raised just when
+        they ended it.
+        """
+        result = await self._attempted(attempt, company)
+        while True:
+            raised = result.status == "incomplete" and await _raised_late(store, attempt, result)
+            if not raised and not (result.status == "parked" and await _due_again(store, result)):
+                return result
             try:
                 last = attempt.session.journal.attempt
-                attempt = await self._claimed(store, result.id, company, after=last)
+                attempt = await self._claimed(store, result.id, company, after=last, raised=raised)
             except (RunBusy, RunEnded, RunMoved):
-                break  # whoever sent the signal was quicker, or a waker
+                return result  # whoever sent the signal was quicker, or a waker
             before = result
-            result = await attempt.run()
-            if result.waiting == before.waiting:
-                break  # the signal was for something else
-        return result
+            result = await self._attempted(attempt, company)
+            if result.status == "parked" and result.waiting == before.waiting:
+                return result  # the signal was for something else
+
+    async def _attempted(self, attempt: Attempt, company: _Company) -> Result:
+        if company.handle is not None:
+            company.handle.attach(attempt)
+        return await attempt.run()
 
     def _admit(self, limits: Budget, pool: Scope | None) -> None:
         scope = Scope("run", limits, pool)
@@ -446,6 +518,13 @@ async def _due_again(store: Store, result: Result) -> bool:
     """Whether a signal has come or a timer has passed while the run was parking."""
     due = due_of(result.waiting)
     return (due is not None and due <= time.time()) or await store.waiting_signals(result.id) > 0
+
+
+async def _raised_late(store: Store, attempt: Attempt, result: Result) -> bool:
+    """Whether a limit that ended the run was raised too late to be seen."""
+    if not out_of_budget(result.stop_reason):
+        return False
+    return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
 
 
 def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
