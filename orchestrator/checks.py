@@ -10,7 +10,7 @@ from longthought.budgets import Budget
 from longthought.errors import InvalidInput
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
-from longthought.types import Message, Sampling
+from longthought.types import Message, Model, Sampling
 
 __all__ = [
     "check_inner_budget",
@@ -77,3 +77,8 @@ def check_question(question: str | Sequence[Message]) -> None:
         raise InvalidInput(
             "question", f"holds something that is no message: {error}", fix
         ) from error
+
+
+def names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
+    """The names by which models were given."""
+    return tuple(spec if isinstance(spec, str) else spec.name for spec in specs)

@@ -12,7 +12,7 @@ from longthought.errors import InvalidInput
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED
 from longthought.storage import Recording, Store
-from longthought.types import JSON
+from longthought.types import JSON, JSONObject
 
 __all__ = ["RAISE", "limits_in_force", "raise_of", "send_raise"]
 
@@ -20,9 +20,15 @@ RAISE = "raise_limit"
 """The name of the signal; its value is a budget of the limits to raise."""
 
 
-def limits_in_force(recording: Recording, index: Recorded, *, signals: bool = True) -> Budget:
+def limits_in_force(
+    recording: Recording,
+    index: Recorded,
+    *,
+    manifest: JSONObject | None = None,
+    signals: bool = True,
+) -> Budget:
     """The limits of a run: its own, raised by what is recorded, and by signals taken in since."""
-    limits = Budget.from_json(index.raised or recording.manifest()["budget"])
+    limits = Budget.from_json(index.raised or (manifest or recording.manifest())["budget"])
     for event in index.signals if signals else ():
         if event.body["name"] == RAISE and event.seq > index.raised_at:
             limits = limits.raised(raise_of(recording.get(event.body["value"])))

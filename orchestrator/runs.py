@@ -129,8 +129,10 @@ class Attempt:
         index = Recorded.of(recording, length=recorded)
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
-        own_budget = limits_in_force(recording, index, signals=False)
-        limits = budget or limits_in_force(recording, index, signals=mode == "live")
+        own_budget = limits_in_force(recording, index, manifest=manifest, signals=False)
+        limits = budget or limits_in_force(
+            recording, index, manifest=manifest, signals=mode == "live"
+        )
         if pool is None:
             scope = Scope("run", own_budget, spent=index.charged)
         else:

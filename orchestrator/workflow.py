@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
@@ -22,6 +21,7 @@ from longthought.orchestrator.checks import (
     check_question,
     check_sampling,
     checked_shares,
+    names_of,
 )
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
@@ -35,9 +35,8 @@ from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.sync import run_sync
 from longthought.orchestrator.typed import sent_schema
-from longthought.orchestrator.waking import Waker
-from longthought.storage import RunRow, Store
-from longthought.storage.recording import due_of
+from longthought.orchestrator.waking import Waker, due_again
+from longthought.storage import Journal, RunRow, Store
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
 from longthought.verifiers import AnswerKind
@@ -145,7 +144,7 @@ class Workflow:
         definition = Definition(
             name=name,
             models=[resolve_model(spec, backend, backends) for spec in specs],
-            asked_for=_names_of(specs),
+            asked_for=names_of(specs),
             strategy=strategy or single(),
             tools=tuple(tools),
             answer=answer or typed,
@@ -216,24 +215,17 @@ class Workflow:
             InvalidInput: the question is empty, or a model or limit cannot be used.
             StorageError: the store cannot be used.
         """
-        company = _Company(pool, deps, watch, tenant)
-        identity = (run_id, run_key)
-        return await self._run(question, company, seed, budget, options or {}, identity)
+        return await self._run(
+            question,
+            _Company(pool, deps, watch, tenant),
+            seed=seed,
+            budget=budget,
+            run_id=run_id,
+            run_key=run_key,
+            options=options,
+        )
 
-    async def start(
-        self,
-        question: str | Sequence[Message],
-        *,
-        seed: int = 0,
-        budget: Budget | None = None,
-        pool: Scope | None = None,
-        deps: object | None = None,
-        run_id: str | None = None,
-        run_key: bytes | None = None,
-        watch: Watch | None = None,
-        tenant: str | None = None,
-        options: JSONObject | None = None,
-    ) -> RunHandle:
+    async def start(self, question: str | Sequence[Message], **options: Any) -> RunHandle:
         """Begin a run as :meth:`run` does, and return as soon as it is on record.
 
         Raises:
@@ -241,18 +233,16 @@ class Workflow:
             StorageError: the store cannot be used.
         """
         handle = RunHandle(self)
-        company = _Company(pool, deps, watch, tenant, handle=handle)
-        identity = (run_id, run_key)
-        run = self._run(question, company, seed, budget, options or {}, identity)
+        with_it = {name: options.pop(name, None) for name in ("pool", "deps", "watch", "tenant")}
+        run = self._run(question, _Company(**with_it, handle=handle), **options)
         await handle.follow(asyncio.create_task(run, name="longthought-run"))
         return handle
 
     async def raise_limit(self, run_id: str, budget: Budget) -> Budget:
         """Raise the limits given of a run that is under way, in any process, or parked.
 
-        Durable when this returns. The process that drives the run sees it with its next heartbeat
-        (a third of the store's lease); a run at rest has it in force when it goes on. Returns the
-        limits that are then in force.
+        Durable when this returns: the process that drives the run sees it with its next heartbeat
+        (a third of the store's lease), a run at rest when it goes on. Returns the limits by then.
 
         Raises:
             RunNotFound: there is no such run.
@@ -404,30 +394,20 @@ class Workflow:
         self,
         question: str | Sequence[Message],
         company: _Company,
-        seed: int,
-        budget: Budget | None,
-        options: JSONObject,
-        identity: tuple[str | None, bytes | None],
+        *,
+        seed: int = 0,
+        budget: Budget | None = None,
+        run_id: str | None = None,
+        run_key: bytes | None = None,
+        options: JSONObject | None = None,
     ) -> Result:
         check_question(question)
         limits = budget or self.definition.budget
         self._admit(limits, company.pool)
-        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options)
-        run_id, run_key = identity
+        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
         async with self.opened_store() as store:
             journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
-            attempt = Attempt(
-                self.definition,
-                journal,
-                manifest=manifest,
-                store=store,
-                controller=self._shared_controller(),
-                prices=self._prices,
-                pool=company.pool,
-                deps=company.deps,
-                watch=company.watch,
-                tenant=company.tenant,
-            )
+            attempt = self._attempt(store, journal, company, manifest=manifest)
             return await self._until_rest(store, attempt, company)
 
     async def _claimed(
@@ -449,34 +429,34 @@ class Workflow:
         )
         try:
             await store.take_signals(journal)
-            return Attempt(
-                self.definition,
-                journal,
-                store=store,
-                controller=self._shared_controller(),
-                budget=budget,
-                prices=self._prices,
-                pool=company.pool,
-                deps=company.deps,
-                watch=company.watch,
-                tenant=company.tenant,
-                woken=company.woken,
-                raised=raised,
-            )
+            return self._attempt(store, journal, company, budget=budget, raised=raised)
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
             raise
 
-    async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
-        """Run attempts until the run rests.
+    def _attempt(self, store: Store, journal: Journal, company: _Company, **more: Any) -> Attempt:
+        return Attempt(
+            self.definition,
+            journal,
+            store=store,
+            controller=self._shared_controller(),
+            prices=self._prices,
+            pool=company.pool,
+            deps=company.deps,
+            watch=company.watch,
+            tenant=company.tenant,
+            woken=company.woken,
+            **more,
+        )
 
-        It may be due again by the time it has parked, and its limits may have been raised just when
-        they ended it.
-        """
+    async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
+        """Run attempts until the run rests: it may be due again by then, or its limits raised."""
         result = await self._attempted(attempt, company)
         while True:
-            raised = result.status == "incomplete" and await _raised_late(store, attempt, result)
-            if not raised and not (result.status == "parked" and await _due_again(store, result)):
+            raised = result.status == "incomplete" and await self._raised_late(
+                store, attempt, result
+            )
+            if not raised and not (result.status == "parked" and await due_again(store, result)):
                 return result
             try:
                 last = attempt.session.journal.attempt
@@ -487,6 +467,12 @@ class Workflow:
             result = await self._attempted(attempt, company)
             if result.status == "parked" and result.waiting == before.waiting:
                 return result  # the signal was for something else
+
+    async def _raised_late(self, store: Store, attempt: Attempt, result: Result) -> bool:
+        """Whether a limit that ended the run was raised too late to be seen."""
+        if not out_of_budget(result.stop_reason):
+            return False
+        return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
 
     async def _attempted(self, attempt: Attempt, company: _Company) -> Result:
         if company.handle is not None:
@@ -512,21 +498,3 @@ class Workflow:
             controller = self._controllers[loop] = Controller()
         introduce(controller, self.definition.models)
         return controller
-
-
-async def _due_again(store: Store, result: Result) -> bool:
-    """Whether a signal has come or a timer has passed while the run was parking."""
-    due = due_of(result.waiting)
-    return (due is not None and due <= time.time()) or await store.waiting_signals(result.id) > 0
-
-
-async def _raised_late(store: Store, attempt: Attempt, result: Result) -> bool:
-    """Whether a limit that ended the run was raised too late to be seen."""
-    if not out_of_budget(result.stop_reason):
-        return False
-    return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
-
-
-def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
-    """The names by which models were given."""
-    return tuple(spec if isinstance(spec, str) else spec.name for spec in specs)
