@@ -16,7 +16,7 @@ if Path(__file__).with_name("orchestrator").is_file():
 
 if TYPE_CHECKING:
     from longthought import errors, tools, types, verifiers
-    from longthought.budgets import Budget, PriceBook
+    from longthought.budgets import Budget, Pool, PriceBook
     from longthought.orchestrator import models, strategies
     from longthought.orchestrator.context import Context
     from longthought.orchestrator.definition import Retry
@@ -33,6 +33,7 @@ __all__ = [
     "Context",
     "Message",
     "Model",
+    "Pool",
     "PriceBook",
     "Result",
     "Retry",
@@ -60,6 +61,7 @@ _WHERE = {
     "Context": "orchestrator.context",
     "Message": "types",
     "Model": "types",
+    "Pool": "budgets",
     "PriceBook": "budgets",
     "Result": "orchestrator.results",
     "Retry": "orchestrator.definition",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from longthought.budgets import Amount
+from longthought.budgets import Amount, Clocks
 from longthought.storage import Event, Recording
 from longthought.types import JSONObject
 
@@ -150,6 +151,14 @@ class Recorded:
             yield place
             yield search
             place = search
+
+    def clocks(self) -> Clocks:
+        """The clocks of all attempts so far."""
+        clocks = Clocks(time.monotonic)
+        for attempt in self.intervals:
+            for kind, pairs in attempt.items():
+                clocks.restore(kind, pairs)  # type: ignore[arg-type]
+        return clocks
 
     def holds_beyond(self, place: str, number: int) -> bool:
         """Whether effects from ``number`` on are recorded at a place or anywhere inside it."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from longthought import __version__
-from longthought.budgets import Budget, Clocks, Controller, PriceBook, Scope
+from longthought.budgets import Budget, Controller, PriceBook, Scope
 from longthought.errors import (
     BudgetExhausted,
     Diverged,
@@ -139,7 +138,7 @@ class Attempt:
             nested = inside_a_run()
             scope = pool.begin_run(recording.run_id, own_budget, index.charged, nested=nested)
         scope.raise_limit(limits)
-        clocks = _clocks(index)
+        clocks = index.clocks()
         if controller is None:
             controller = Controller()
             introduce(controller, definition.models)
@@ -472,14 +471,6 @@ class Attempt:
                 return
             except StorageError:
                 continue  # the next append finds out whether the store is gone for good
-
-
-def _clocks(index: Recorded) -> Clocks:
-    clocks = Clocks(time.monotonic)
-    for attempt in index.intervals:
-        for kind, pairs in attempt.items():
-            clocks.restore(kind, pairs)  # type: ignore[arg-type]
-    return clocks
 
 
 def _question_text(question: JSON) -> str:

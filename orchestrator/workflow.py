@@ -453,9 +453,7 @@ class Workflow:
         """Run attempts until the run rests: it may be due again by then, or its limits raised."""
         result = await self._attempted(attempt, company)
         while True:
-            raised = result.status == "incomplete" and await self._raised_late(
-                store, attempt, result
-            )
+            raised = await self._raised_late(store, attempt, result)
             if not raised and not (result.status == "parked" and await due_again(store, result)):
                 return result
             try:
@@ -470,7 +468,7 @@ class Workflow:
 
     async def _raised_late(self, store: Store, attempt: Attempt, result: Result) -> bool:
         """Whether a limit that ended the run was raised too late to be seen."""
-        if not out_of_budget(result.stop_reason):
+        if result.status != "incomplete" or not out_of_budget(result.stop_reason):
             return False
         return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
 

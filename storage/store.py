@@ -274,8 +274,10 @@ class Store:
         )
         insert_rows(connection, piece.events, piece.payloads)
 
-    async def read(self, run_id: str) -> Recording:
+    async def read(self, run_id: str, known: Recording | None = None) -> Recording:
         """A run as it stands, for replay, show, why and audit. Takes nothing over.
+
+        With ``known``, which was read before, only what has come since is read, into the same.
 
         Raises:
             RunNotFound: there is no such run.
@@ -283,7 +285,7 @@ class Store:
         """
 
         def load(connection: sa.Connection) -> Recording:
-            recording = Recording(run_id, None)
+            recording = Recording(run_id, None) if known is None else known
             recording.run_key = load_rows(connection, recording)
             return recording
 
