@@ -29,8 +29,14 @@ _WHOLE = ("stop", "tool_calls")
 
 
 def early_starts(session: Session, branch: Branch | None) -> EarlyStarts | None:
-    """What starts a branch's tools early; None where none may."""
+    """What starts a branch's tools early; None where none may.
+
+    Under a limit on tool calls none does: a call that is dropped, or dies with its process while it
+    is provisional, could not be counted.
+    """
     if branch is None or not session.definition.early_start:
+        return None
+    if branch.scope.limited("tool_calls"):
         return None
     if branch.early is None and session.has_early_tools:
         branch.early = EarlyStarts(session, branch)

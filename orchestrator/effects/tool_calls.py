@@ -178,8 +178,13 @@ class _LiveToolCall:
         return result
 
     def _start_if_needed(self, tool: Tool, call: ToolCall, cost: Amount) -> None:
-        """Commit ``started`` for whatever cannot simply be done again: writes and paid calls."""
-        if tool.spec.effect in ("pure", "read") and not cost.nanodollars:
+        """Commit ``started`` for whatever cannot simply be done again: writes and paid calls.
+
+        Under a limit on tool calls also for all others: one that was killed with its process and is
+        made again has been made twice.
+        """
+        free = tool.spec.effect in ("pure", "read") and not cost.nanodollars
+        if free and not self.scope.limited("tool_calls"):
             return
         self._stage_start(call.idempotency_key, cost)
 
