@@ -84,7 +84,7 @@ class Scope:
         ``spent`` is what earlier attempts at it have used: it counts here now. A ``nested`` run is
         waited for by another one that has its scope here as well.
         """
-        scope = Scope("run", budget, self, spent=spent)
+        scope = Scope(run, budget, self, level="run", spent=spent)
         self.charge(spent)
         return scope
 

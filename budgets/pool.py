@@ -79,7 +79,7 @@ class Pool(Scope):
 
     def begin_run(self, run: str, budget: Budget, spent: Amount, *, nested: bool = False) -> Scope:
         """See :meth:`Scope.begin_run`; what counts here already is not counted again."""
-        scope = Scope("run", budget, self, spent=spent)
+        scope = Scope(run, budget, self, level="run", spent=spent)
         account = scope.accounts[0]
         for pool in self._levels():
             pool.enter(run, account, spent, nested)

@@ -133,11 +133,15 @@ class Attempt:
             recording, index, manifest=manifest, signals=mode == "live"
         )
         if pool is None:
-            scope = Scope("run", own_budget, spent=index.charged)
+            scope = Scope(recording.run_id, own_budget, level="run", spent=index.charged)
         else:
             nested = inside_a_run()
             scope = pool.begin_run(recording.run_id, own_budget, index.charged, nested=nested)
-        scope.raise_limit(limits)
+        try:
+            scope.raise_limit(limits)
+        except InvalidInput:
+            scope.close()  # nobody runs in it: a pool does not wait for it
+            raise
         clocks = index.clocks()
         if controller is None:
             controller = Controller()

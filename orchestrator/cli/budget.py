@@ -159,7 +159,8 @@ def _add(table: Table, scope: JSONObject, depth: int) -> None:
     shown = [_amount(kind, _figure(kind, kept)) for kind in _KINDS if _figure(kind, kept)]
     cells = [_cell(kind, scope) for kind in _KINDS]
     over = "  over by " + json.dumps(scope["overrun"]) if "overrun" in scope else ""
-    table.add_row(f"{'  ' * depth}{scope['name']}{over}", *cells, " ".join(shown))
+    name = "run" if scope.get("level") == "run" else scope["name"]
+    table.add_row(f"{'  ' * depth}{name}{over}", *cells, " ".join(shown))
     for child in scope.get("children", ()):
         _add(table, child, depth + 1)
 

@@ -56,7 +56,8 @@ def run_budget(recording: Recording, *, now: float | None = None) -> RunBudget:
     held = _held(index) if ended is None else {}
     manifest = recording.manifest()
     limits = limits_in_force(recording, index, manifest=manifest)
-    run = _scope("run", limits, None, index.charged, held.get("", Amount()))
+    charged, reserved = index.charged, held.get("", Amount())
+    run = _scope(recording.run_id, limits, None, charged, reserved, "run")
     scopes = {"": run}
     branch_limits = Budget.from_json(manifest.get("branch_budget") or {})
     for search, folds in index.folds.items():

@@ -196,6 +196,16 @@ def test_earlier_spending_counts_once() -> None:
     assert (elsewhere.parent.spent.tokens, pool.spent.tokens) == (90, 90)  # type: ignore[union-attr]
 
 
+def test_the_view_names_the_runs() -> None:
+    pool = Pool("batch", Budget(tokens=1_000))
+    begun(pool.child("small"), "r1").charge(Amount(tokens=5))
+    begun(pool, "r2")
+    view = pool.view()
+    assert (view["runs"], view["left"]) == (2, {"tokens": 900 - 5})
+    small, second = view["children"]
+    assert (small["runs"], small["children"][0]["name"], second["name"]) == (1, "r1", "r2")
+
+
 async def test_a_run_inside_another_does_not_wait_for_it() -> None:
     """A tool that answers a question of its own, in the same pool: the run around it waits."""
     pool = Pool("batch", Budget(tokens=1_000, final_answer=0))
