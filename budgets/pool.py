@@ -55,8 +55,6 @@ class Pool(Scope):
         self._seen: dict[str, Amount] = {}
         """What each run that is over, or has left, has used: it counts here already."""
         super().__init__(name, budget, parent, on_change=on_change)
-        if parent is not None:
-            parent.joined(self)
 
     def child(  # type: ignore[override]
         self,
@@ -81,9 +79,11 @@ class Pool(Scope):
         """See :meth:`Scope.begin_run`; what counts here already is not counted again."""
         scope = Scope(run, budget, self, level="run", spent=spent)
         account = scope.accounts[0]
+        member = account
         for pool in self._levels():
             pool.enter(run, account, spent, nested)
-        self.joined(scope)
+            pool.shares.joined(member)
+            member = pool.accounts[0]
         self._changed()
         return scope
 
@@ -114,10 +114,8 @@ class Pool(Scope):
         if run is not None:
             self._seen[run] = spent
         self.shares.left(account)
-
-    def joined(self, member: Scope) -> None:
-        """A run or a smaller pool shares this one from now on."""
-        self.shares.joined(member.accounts[0])
+        if not self.runs and isinstance(self.parent, Pool):
+            self.parent.shares.left(self.accounts[0])  # what it holds of its part is for all
 
     def disown(self, child: Scope) -> None:
         """Forget a run or a pool that is over; called by its :meth:`close`."""

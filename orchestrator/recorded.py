@@ -136,6 +136,8 @@ class Recorded:
         self._charge(search, begun)
 
     def _charge(self, key: str, amount: Amount) -> None:
+        if not amount:
+            return
         self.charged += amount
         for place in self.around(key):
             self.spent[place] = self.spent.get(place, Amount()) + amount

@@ -232,3 +232,15 @@ def test_names_that_stand_for_something_else_are_refused(name: str) -> None:
 def test_a_pool_has_no_clock() -> None:
     with pytest.raises(InvalidInput, match="time"):
         Pool("batch", Budget(wall=3))
+
+
+async def test_a_smaller_pool_without_runs_holds_nothing() -> None:
+    """It had a run that is over, and may get another one: until then its part is there for all."""
+    pool = Pool("batch", Budget(tokens=1_000, final_answer=0))
+    small = pool.child("small")
+    begun(small, "first").close()
+    alone = begun(pool, "alone")
+    assert alone.try_reserve(tokens(600)) is not None
+    begun(small, "second")
+    assert alone.try_reserve(tokens(1)) is None
+    assert pool.child("empty").runs == 0
