@@ -7,6 +7,7 @@ from longthought.budgets.controller import Branch, Controller, Permit
 from longthought.budgets.estimate import PromptEstimator
 from longthought.budgets.ledger import Reservation, Scope
 from longthought.budgets.limits import Budget
+from longthought.budgets.pool import Pool
 from longthought.budgets.prices import FREE, Price, PriceBook, call_bound, cost, usage_amount
 from longthought.budgets.scheduler import SlotScheduler
 from longthought.budgets.states import BranchState
@@ -23,6 +24,7 @@ __all__ = [
     "Controller",
     "Kind",
     "Permit",
+    "Pool",
     "Price",
     "PriceBook",
     "PromptEstimator",

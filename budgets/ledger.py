@@ -9,7 +9,7 @@ loops one after the other. Time is no matter of the ledger, see :mod:`longthough
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +28,7 @@ _NO_CLAIMS: Claims = set()
 
 
 class Scope:
-    """One level of the tree: pool, run, search or branch.
+    """One level of the tree: pool, run, search or branch; a pool is a :class:`Pool`.
 
     Whatever is reserved or spent here counts in every scope above as well, so a child can never
     take more than its parent has. ``on_change`` is called, without arguments, after each change of
@@ -37,10 +37,11 @@ class Scope:
     Attributes:
         name: how errors and views call this scope.
         parent: the scope above, None at the top.
+        level: what errors call it in place of its name, if that is given: ``branch``.
         accounts: the figures of this scope and then of those above; for the ledger itself.
     """
 
-    __slots__ = ("_children", "_closed", "_line", "accounts", "name", "parent")
+    __slots__ = ("_children", "_closed", "_line", "accounts", "level", "name", "parent")
 
     def __init__(
         self,
@@ -48,13 +49,18 @@ class Scope:
         budget: Budget | None = None,
         parent: Scope | None = None,
         *,
+        level: str = "",
+        spent: Amount | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.parent = parent
-        own = Account(name, budget or _NO_BUDGET, on_change)
+        self.level = level
+        own = self._account(Account(level or name, budget or _NO_BUDGET, on_change))
+        if spent is not None:
+            own.move(_NOTHING, spent.vector)
         self.accounts: tuple[Account, ...] = (own, *(parent.accounts if parent else ()))
-        self._line: Line = parent.line if parent else Line()
+        self._line: Line = parent.line if parent else Line(own.shares is not None)
         self._children: dict[Scope, None] = {}
         self._closed = False
         if parent is not None:
@@ -65,10 +71,22 @@ class Scope:
         name: str,
         budget: Budget | None = None,
         *,
+        level: str = "",
+        spent: Amount | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> Scope:
-        """A scope inside this one."""
-        return Scope(name, budget, self, on_change=on_change)
+        """A scope inside this one; ``spent`` was spent in it before, and counts here already."""
+        return Scope(name, budget, self, level=level, spent=spent, on_change=on_change)
+
+    def begin_run(self, run: str, budget: Budget, spent: Amount, *, nested: bool = False) -> Scope:
+        """The scope of a run inside this one.
+
+        ``spent`` is what earlier attempts at it have used: it counts here now. A ``nested`` run is
+        waited for by another one that has its scope here as well.
+        """
+        scope = Scope(run, budget, self, level="run", spent=spent)
+        self.charge(spent)
+        return scope
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -109,6 +127,25 @@ class Scope:
                     return account.exhausted_by(cap, 1).kind
         return None
 
+    def used_up(self, kinds: Collection[Kind]) -> tuple[str, str] | None:
+        """The scope, here or above, and its limit of which nothing is left to work with.
+
+        What is reserved in this scope counts as used; what others hold may come back. None as long
+        as something is left of each of these kinds. Money is called ``usd``.
+        """
+        held = self.accounts[0].reserved
+        for account in self.accounts:
+            for cap in account.caps:
+                used = account.spent[cap.kind] + held[cap.kind]
+                if KINDS[cap.kind] in kinds and used >= cap.open_to(allowance=False):
+                    return account.name, account.exhausted_by(cap, 1).kind
+        return None
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether this scope or one above keeps something back for a last answer."""
+        return any(cap.share for account in self.accounts for cap in account.caps)
+
     def limited(self, kind: Kind) -> bool:
         """Whether this scope or one above limits a kind."""
         index = KINDS.index(kind)
@@ -135,12 +172,25 @@ class Scope:
         return max(0, min(free)) if free else None
 
     def view(self) -> JSONObject:
-        """The whole tree below as JSON, as it stands now; parts that are empty are left out."""
+        """The whole tree below as JSON, as it stands now; parts that are empty are left out.
+
+        ``left`` is what could still be reserved here of each limit of this scope, and ``kept_back``
+        what it holds of it for last answers.
+        """
+        own = self.accounts[0]
+        left = [0] * len(KINDS)
+        kept = [0] * len(KINDS)
+        for cap in own.caps:
+            free = cap.open_to(allowance=False) - own.spent[cap.kind] - own.reserved[cap.kind]
+            left[cap.kind], kept[cap.kind] = max(0, free), cap.kept
         pairs = {
             "name": self.name,
+            "level": self.level,
             "limits": self.budget.to_json(),
             "spent": self.spent.to_json(),
             "reserved": self.reserved.to_json(),
+            "left": {KINDS[cap.kind]: left[cap.kind] for cap in own.caps},
+            "kept_back": as_amount(kept).to_json(),
             "overrun": self.overrun.to_json(),
             "waiting": self.waiting,
             "children": [child.view() for child in self._children],
@@ -218,13 +268,15 @@ class Scope:
         self.accounts[0].limit_by(budget)
         self._changed()
 
-    def close(self) -> None:
+    def close(self, *, force: bool = False) -> None:
         """Take a finished scope out of the tree; what it spent stays counted above.
+
+        With ``force`` also one in which something is held: what it is settled at counts above, too.
 
         Raises:
             RuntimeError: something is still reserved or awaited here or below.
         """
-        if self.accounts[0].open or self.waiting:
+        if not force and (self.accounts[0].open or self.waiting):
             raise RuntimeError(f"scope {self.name!r} still has reservations or waiters")
         self._closed = True
         if self.parent is not None:
@@ -273,10 +325,19 @@ class Scope:
             raise error
         return wish
 
+    def _account(self, account: Account) -> Account:
+        """The figures of this scope; a pool's know who shares it."""
+        return account
+
     def _take(self, granted: Vector, allowance: bool) -> Reservation:
+        run = self.accounts[0]
         for account in self.accounts:
             account.move(granted, _NOTHING)
             account.open += 1
+            if account.shares is None:
+                run = account
+            elif allowance:
+                account.shares.drew(run, granted)
         self._notify()
         return Reservation(self, granted, allowance)
 

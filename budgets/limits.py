@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -20,6 +20,7 @@ FINAL_ANSWER_TOKENS = 512
 _FINAL_ANSWER_SHARE = 20  # one twentieth, 5 %
 _COUNTS = ("tokens", "output_tokens", "model_calls", "tool_calls", "branches")
 _SECONDS = ("wall", "thinking")
+_LIMITS = (*_COUNTS, "usd", *_SECONDS)
 # No tool calls, or nothing but free models, is a sensible wish. Zero of anything else is a run that
 # cannot begin, and more often a mistake for "no limit".
 _MAY_BE_ZERO = ("usd", "tool_calls", "final_answer")
@@ -140,6 +141,33 @@ class Budget:
             if mine is not None and (theirs is None or mine < theirs):
                 return "usd" if kind == "nanodollars" else kind
         return None
+
+    def raised(self, to: Budget) -> Budget:
+        """These limits, and in place of each the one of ``to`` where that is higher.
+
+        What has no limit here keeps none.
+        """
+        higher = {}
+        for name in _LIMITS:
+            mine, theirs = getattr(self, name), getattr(to, name)
+            if mine is not None and theirs is not None and theirs > mine:
+                higher[name] = theirs
+        return replace(self, **higher)
+
+    def check_raise(self, to: Budget) -> None:
+        """See that ``to`` lowers none of these limits, and adds none.
+
+        Raises:
+            InvalidInput: it does; names the limit.
+        """
+        for name in _LIMITS:
+            mine, theirs = getattr(self, name), getattr(to, name)
+            if theirs is None or (mine is not None and theirs >= mine):
+                continue
+            if mine is None:
+                raise InvalidInput(f"budget.{name}", "is not limited", "There is nothing to raise")
+            problem = f"{theirs} is lower than the limit in force, {mine}"
+            raise InvalidInput(f"budget.{name}", problem, "A limit is only raised")
 
     @property
     def _smaller_token_limit(self) -> int | None:

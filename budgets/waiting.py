@@ -3,20 +3,23 @@
 Rules, in this order:
 
 1. Who can never be served any more is told so at once; nobody hangs.
-2. First come, first served. A waiter that does not fit holds back those behind it, but only where
-   both need the same kind from the same scope: a branch stuck at its own limit stops no other.
-3. A wish that accepts less is served its share: what is free divided by all who wait for it, never
-   below its minimum. Alone, it gets all it wants.
+2. First come, first served; where runs share a pool, the run goes first that has used least of it.
+   A waiter that does not fit holds back those behind it, but only where both need the same kind
+   from the same scope: a branch stuck at its own limit stops no other.
+3. A wish that accepts less is served its share: what is free divided by all who wait for it, in a
+   pool by runs first, never below its minimum. Alone, it gets all it wants.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from longthought.budgets.accounts import Account, impossible
 from longthought.budgets.amounts import KINDS, Vector
+from longthought.budgets.shares import order_of
 
 if TYPE_CHECKING:
     from longthought.budgets.ledger import Reservation
@@ -74,12 +77,20 @@ class Wish:
         """
         callers = _MANY if self.steps else 1
         high = self.high
+        run = member = accounts[0]
         for account in accounts:
+            shares = account.shares
             for cap in account.caps:
                 kind = cap.kind
-                free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                if shares is None:
+                    free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                else:
+                    free = shares.free(cap, run, member, allowance)
                 if high[kind] and free < callers * high[kind]:
                     return False
+            member = account
+            if shares is None:
+                run = account
         return True
 
     def served(
@@ -95,20 +106,32 @@ class Wish:
         """
         step, blocked = self.steps, -1
         low, high = self.low, self.high
+        run = member = accounts[0]
+        crowd = 1
         for place, account in enumerate(accounts):
-            rivals = account.waiting - me
+            shares = account.shares
+            if shares is None:
+                crowd = account.waiting - me + 1
+            elif account.caps:
+                crowd *= shares.contenders(member)
             for cap in account.caps:
                 kind = cap.kind
                 if not high[kind]:
                     continue
-                free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                if shares is None:
+                    free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
+                else:
+                    free = shares.free(cap, run, member, allowance)
                 room = free - low[kind]
                 if (low[kind] and room < 0) or (claims and (account, kind) in claims):
                     blocked = place
                 elif self.span[kind]:
-                    if rivals > 0:
-                        room = min(room, free // (rivals + 1) - low[kind])
+                    if crowd > 1:
+                        room = min(room, free // crowd - low[kind])
                     step = min(step, self.most(kind, room))
+            member = account
+            if shares is None:
+                run = account
         return (None, blocked) if blocked >= 0 else (self.at(step), -1)
 
 
@@ -136,9 +159,10 @@ class Line:
     has been closed are dropped, so a ledger outlives the loops it was used in.
     """
 
-    __slots__ = ("_armed_on", "_waiters")
+    __slots__ = ("_armed_on", "_pooled", "_waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, pooled: bool = False) -> None:
+        self._pooled = pooled
         self._waiters: dict[Waiter, None] = {}
         self._armed_on: asyncio.AbstractEventLoop | None = None
 
@@ -173,7 +197,7 @@ class Line:
         claims: Claims = set()
         for waiter in list(self._waiters):
             self._fail_or_keep(waiter)
-        for waiter in list(self._waiters):
+        for waiter in self._in_order():
             if waiter not in self._waiters:  # served by a callback that used the ledger
                 continue
             wish, accounts = waiter.wish, waiter.accounts
@@ -187,6 +211,21 @@ class Line:
             for account in accounts[: blocked + 1]:
                 claims.update((account, cap.kind) for cap in account.caps if wish.low[cap.kind])
         return claims
+
+    def _in_order(self) -> Iterator[Waiter]:
+        """Those who wait, in the order in which they are looked at."""
+        if not self._pooled:
+            yield from list(self._waiters)
+            return
+        runs: dict[Account, deque[Waiter]] = {}
+        for waiter in self._waiters:
+            run = next(a for a in reversed(waiter.accounts) if a.shares is None)
+            runs.setdefault(run, deque()).append(waiter)
+        while runs:  # what one is granted moves its run back at once
+            run, queue = min(runs.items(), key=lambda item: order_of(item[1][0].accounts))
+            yield queue.popleft()
+            if not queue:
+                del runs[run]
 
     def _wake(self) -> None:
         self._armed_on = None

@@ -16,11 +16,11 @@ if Path(__file__).with_name("orchestrator").is_file():
 
 if TYPE_CHECKING:
     from longthought import errors, tools, types, verifiers
-    from longthought.budgets import Budget, PriceBook
+    from longthought.budgets import Budget, Pool, PriceBook
     from longthought.orchestrator import models, strategies
     from longthought.orchestrator.context import Context
     from longthought.orchestrator.definition import Retry
-    from longthought.orchestrator.runs import Result
+    from longthought.orchestrator.results import Result
     from longthought.orchestrator.workflow import Workflow
     from longthought.storage import Store
     from longthought.tools import ToolContext, ToolResult, tool
@@ -33,6 +33,7 @@ __all__ = [
     "Context",
     "Message",
     "Model",
+    "Pool",
     "PriceBook",
     "Result",
     "Retry",
@@ -60,8 +61,9 @@ _WHERE = {
     "Context": "orchestrator.context",
     "Message": "types",
     "Model": "types",
+    "Pool": "budgets",
     "PriceBook": "budgets",
-    "Result": "orchestrator.runs",
+    "Result": "orchestrator.results",
     "Retry": "orchestrator.definition",
     "Store": "storage",
     "ToolContext": "tools",

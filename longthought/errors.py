@@ -106,18 +106,33 @@ class UnpricedModel(InvalidInput):
     """
 
 
+def limit_reason(scope: str, kind: str) -> str:
+    """A limit as stop reasons name it: ``tokens`` of the run, ``pool.tokens`` of another scope."""
+    return kind if scope == "run" else f"{scope}.{kind}"
+
+
+def split_reason(reason: str) -> tuple[str, str]:
+    """Scope and kind of a limit that :func:`limit_reason` has named."""
+    scope, _, kind = reason.rpartition(".")
+    return scope or "run", kind
+
+
 class BudgetExhausted(LongthoughtError):
     """Raised by the ledger for an amount that can never be granted any more.
 
-    ``kind`` is the limit (``tokens``, ``usd``, ``wall`` ...), ``scope`` the scope that holds it.
+    ``kind`` is the limit (``tokens``, ``usd``, ``wall`` ...), ``scope`` the scope that holds it;
+    ``reason`` names both where that is not the run: ``pool.tokens``, ``branch.tokens``.
     The executor ends the run with the best answer so far; user code sees it only inside its nodes.
     """
 
-    def __init__(self, kind: str, scope: str, limit: float, needed: float) -> None:
+    def __init__(
+        self, kind: str, scope: str, limit: float, needed: float, reason: str | None = None
+    ) -> None:
         super().__init__(
             f"{kind} limit of {scope} reached: {limit:g} allowed, {needed:g} more needed"
         )
         self.kind, self.scope, self.limit, self.needed = kind, scope, limit, needed
+        self.reason = limit_reason(scope, kind) if reason is None else reason
 
 
 class StorageError(LongthoughtError):

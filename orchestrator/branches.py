@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from longthought.budgets import Branch as Slot
-from longthought.budgets import BranchState
+from longthought.budgets import BranchState, Scope
 from longthought.budgets.states import TRANSITIONS
 from longthought.orchestrator.seats import Seat
 from longthought.orchestrator.strategies.policy import Ask, Outcome
@@ -48,6 +48,8 @@ class Branch:
     place: str
     model: Model
     seat: Seat
+    scope: Scope
+    """What it spends, and may spend."""
     sampling: Sampling
     live: asyncio.Event
     """Set when the search has taken in every recorded input; live effects wait for it."""

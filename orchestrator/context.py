@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from longthought.budgets import Budget
 from longthought.errors import ControlFlow, InvalidInput
 from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.checks import check_inner_budget
 from longthought.orchestrator.effects import (
     ModelCall,
     call_tool,
@@ -157,13 +159,18 @@ class Context:
         answer = find_answer(self.session.definition, text)
         return Candidate(self.question, text, answer, final)
 
-    async def explore(self, policy: Policy | None = None) -> Exploration:
+    async def explore(
+        self, policy: Policy | None = None, *, budget: Budget | None = None
+    ) -> Exploration:
         """Let a policy work until it picks: the workflow's strategy unless another is given.
+
+        ``budget`` limits this search, within what the run has.
 
         Raises:
             Suspended: every branch that is left waits for a signal.
+            InvalidInput: the budget limits time, or the policy cannot be used.
         """
-        search = self.new_search(policy or self.session.definition.strategy)
+        search = self.new_search(policy or self.session.definition.strategy, budget)
         pick = await search.explore()
         branch = search.branches[pick.ask] if pick.ask is not None else None
         return Exploration(
@@ -234,19 +241,23 @@ class Context:
 
     # -- for the nodes of this package ----------------------------------------------------------
 
-    def new_search(self, policy: Policy) -> Search:
+    def new_search(self, policy: Policy, budget: Budget | None = None) -> Search:
         """A search whose place is here; it can be gone on with from other nodes.
 
         Raises:
-            InvalidInput: the policy names a model that the workflow has not.
+            InvalidInput: the policy names a model that the workflow has not, or the budget limits
+                time.
         """
+        check_inner_budget("budget", budget)
+        if budget is not None:  # the last answer is the run's: a search keeps nothing back for it
+            budget = replace(budget, final_answer=0)
         policy = bound(policy, self.session.definition.model_names())
         frame = current_frame()
         frame.claim()
         path = f"{frame.path}/search"
         number = self.session.places.number(path)
         place = f"{path}{number}" if number else path
-        return Search(self.session, policy, self._run_branch, place)
+        return Search(self.session, policy, self._run_branch, place, budget)
 
     async def _run_branch(self, _session: Session, branch: Branch) -> None:
         await run_branch(self, branch)

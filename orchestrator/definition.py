@@ -66,6 +66,8 @@ class Definition:
     system: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     budget: Budget = field(default_factory=Budget)
+    branch_budget: Budget | None = None
+    """Limits on each branch of every search."""
     output: JSONObject | None = None
     """The schema of a typed answer, as backends are sent it."""
     typed: JSONKind | None = None

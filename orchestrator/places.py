@@ -20,7 +20,15 @@ from longthought.errors import InvalidInput, UnlabelledConcurrency
 if TYPE_CHECKING:
     from longthought.orchestrator.branches import Branch
 
-__all__ = ["Entry", "Frame", "Places", "current_frame", "enter_label", "enter_node"]
+__all__ = [
+    "Entry",
+    "Frame",
+    "Places",
+    "current_frame",
+    "enter_label",
+    "enter_node",
+    "inside_a_run",
+]
 
 
 @lru_cache(maxsize=4096)
@@ -200,6 +208,11 @@ def current_frame() -> Frame:
             "ctx", "is used outside a run of its workflow", "Use it in a node of its graph"
         )
     return frame
+
+
+def inside_a_run() -> bool:
+    """Whether this code runs in a workflow, which then waits for what is begun here."""
+    return _CURRENT.get() is not None
 
 
 def enter_label(label: str) -> Entry:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from longthought.budgets import Amount
+from longthought.budgets import Amount, Clocks
 from longthought.storage import Event, Recording
 from longthought.types import JSONObject
 
@@ -37,6 +38,11 @@ class Recorded:
     """The number of the event that put them in force."""
     charged: Amount = field(default_factory=Amount)
     """Everything spent so far; open effects at their reservation."""
+    branches: dict[str, str] = field(default_factory=dict)
+    """The place of each branch, and that of its search."""
+    spent: dict[str, Amount] = field(default_factory=dict)
+    """The same as ``charged`` by place: what each search and each branch has spent, inner ones
+    included."""
     intervals: list[dict[str, list[list[float]]]] = field(default_factory=list)
     """Per attempt: clock name to [start, end] pairs, seconds since the epoch."""
     places: dict[str, int] = field(default_factory=dict)
@@ -67,9 +73,9 @@ class Recorded:
         index = cls()
         for event in events:
             index._take(event)
-        for tries in index.open.values():
+        for key, tries in index.open.items():
             # every try without an end stays charged at what was reserved for it
-            index.charged = sum(tries.values(), index.charged)
+            index._charge(key, sum(tries.values(), Amount()))
         return index
 
     def _take(self, event: Event) -> None:
@@ -90,6 +96,8 @@ class Recorded:
                 self.ends[event.key] = event
             case "fold":
                 self.folds.setdefault(event.key, []).append(event)
+                if body["input"] == "ask":
+                    self._asked(event.key, body["data"]["asks"])
                 if body["input"] == "limit_raised":
                     self.raised, self.raised_at = body["data"]["budget"], event.seq
             case "signal":
@@ -108,7 +116,7 @@ class Recorded:
         self.started.pop(event.key, None)
         # this attempt's try is settled; tries of earlier attempts had no end and stay charged
         tries.pop(self._attempt, None)
-        self.charged = sum(tries.values(), self.charged + Amount.from_json(body.get("charged")))
+        self._charge(event.key, sum(tries.values(), Amount.from_json(body.get("charged"))))
         place, number, _ = _parts(event.key)
         if number is not None:
             self.places[place] = max(self.places.get(place, 0), number + 1)
@@ -119,6 +127,40 @@ class Recorded:
                 self.intervals[-1].setdefault(kind, []).append(clock[1:])
             if clock[1] > clock[0]:
                 self.intervals[-1].setdefault("queue", []).append(clock[:2])
+
+    def _asked(self, search: str, asks: Iterable[str]) -> None:
+        places = [f"{search}/{ask}" for ask in asks]
+        self.branches.update(dict.fromkeys(places, search))
+        begun = Amount(branches=len(places))
+        self.spent[search] = self.spent.get(search, Amount()) + begun
+        self._charge(search, begun)
+
+    def _charge(self, key: str, amount: Amount) -> None:
+        if not amount:
+            return
+        self.charged += amount
+        for place in self.around(key):
+            self.spent[place] = self.spent.get(place, Amount()) + amount
+
+    def around(self, key: str) -> Iterator[str]:
+        """The branches and searches that an effect stands in, from the innermost on."""
+        place = key.partition("#")[0]
+        while place:
+            search = self.branches.get(place)
+            if search is None:
+                place = place.rpartition("/")[0]
+                continue
+            yield place
+            yield search
+            place = search
+
+    def clocks(self) -> Clocks:
+        """The clocks of all attempts so far."""
+        clocks = Clocks(time.monotonic)
+        for attempt in self.intervals:
+            for kind, pairs in attempt.items():
+                clocks.restore(kind, pairs)  # type: ignore[arg-type]
+        return clocks
 
     def holds_beyond(self, place: str, number: int) -> bool:
         """Whether effects from ``number`` on are recorded at a place or anywhere inside it."""

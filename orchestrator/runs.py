@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from longthought import __version__
-from longthought.budgets import Amount, Budget, Clocks, Controller, PriceBook, Scope
+from longthought.budgets import Budget, Controller, PriceBook, Scope
 from longthought.errors import (
     BudgetExhausted,
     Diverged,
@@ -24,77 +22,18 @@ from longthought.errors import (
 )
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.places import inside_a_run
+from longthought.orchestrator.raising import RAISE, limits_in_force, raise_of
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
-from longthought.orchestrator.typed import output_json, output_of
+from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject, Message, text_of
 
-__all__ = ["ENDED", "Attempt", "Result", "begin", "manifest_of"]
-
-ENDED = ("completed", "incomplete")
-"""Statuses of a run that has nothing left to do."""
-
-_OUT_OF = (
-    "tokens",
-    "output_tokens",
-    "usd",
-    "wall",
-    "thinking",
-    "model_calls",
-    "branches",
-    "budget",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How an attempt left its run.
-
-    ``status``: completed, incomplete (the best answer so far; ``stop_reason`` says why no more),
-    parked, needs_attention, failed or cancelled. ``spent`` counts tokens, dollars, calls and
-    seconds over all attempts. ``support`` says what the answer rests on. ``error`` says what went
-    wrong: why the run failed, or why the first branch did where no thought came to its end.
-    """
-
-    id: str
-    status: str
-    stop_reason: str
-    answer: str | None = None
-    text: str = ""
-    spent: JSONObject = field(default_factory=dict)
-    support: JSONObject = field(default_factory=dict)
-    waiting: Sequence[JSONObject] = ()
-    error: str | None = None
-    output: Any = None
-    """The typed answer: an instance of the model given as ``output``, or the parsed JSON."""
-    state: JSONObject = field(default_factory=dict, repr=False)
-    """The final state of a graph of your own."""
-    model_calls: int = 0
-    """Calls this attempt made itself; 0 in a replay."""
-    tool_calls: int = 0
-    effects: int = 0
-
-    def to_json(self) -> JSONObject:
-        """What ``--json`` prints."""
-        value: JSONObject = {
-            "id": self.id,
-            "answer": self.answer,
-            "status": self.status,
-            "stop_reason": self.stop_reason,
-            "spent": self.spent,
-        }
-        if self.output is not None:
-            value["output"] = output_json(self.output)
-        if self.support:
-            value["support"] = self.support
-        if self.waiting:
-            value["waiting"] = list(self.waiting)
-        if self.error is not None:
-            value["error"] = self.error
-        return value
+__all__ = ["Attempt", "begin", "check_raise", "manifest_of"]
 
 
 def manifest_of(
@@ -106,11 +45,13 @@ def manifest_of(
     options: JSONObject,
 ) -> JSONObject:
     """The manifest of a new run: all that shapes it, readable and by fingerprint."""
+    branch = definition.branch_budget
     return {
         "workflow": definition.parts(),
         "question": question if isinstance(question, str) else list(question),
         "seed": seed,
         "budget": budget.to_json(),
+        **({"branch_budget": branch.to_json()} if branch is not None else {}),
         "prices": prices.to_json([model.name for model in definition.models]),
         "source": definition.source,
         "options": options,
@@ -142,18 +83,19 @@ def check_raise(recording: Recording, budget: Budget) -> None:
     Raises:
         InvalidInput: one is lower than before.
     """
-    own = _limits_of(recording.manifest(), Recorded.of(recording))
-    Scope("run", own).raise_limit(budget)
+    Scope("run", limits_in_force(recording, Recorded.of(recording))).raise_limit(budget)
 
 
-def _limits_of(manifest: JSONObject, index: Recorded) -> Budget:
-    return Budget.from_json(index.raised or manifest["budget"])
+def _branch_budget(manifest: JSONObject) -> Budget | None:
+    limits = manifest.get("branch_budget")
+    return Budget.from_json(limits) if limits else None
 
 
 class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
 
-    A ``woken`` one that is cancelled gives its run back."""
+    A ``woken`` one that is cancelled gives its run back; ``raised`` ones go on after a limit that
+    had ended their run."""
 
     def __init__(
         self,
@@ -171,21 +113,36 @@ class Attempt:
         watch: Watch | None = None,
         tenant: str | None = None,
         woken: bool = False,
+        raised: bool = False,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
         self._woken = woken
         self._fenced: Fenced | None = None
+        self._over = False
+        """Whether the end of the attempt is on record, or about to be."""
+        self._raising = asyncio.Lock()
+        self._own_limit: asyncio.Timeout | None = None
+        """Ends a graph of one's own."""
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
         index = Recorded.of(recording, length=recorded)
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
-        own_budget = _limits_of(manifest, index)
-        limits = budget or own_budget
-        scope = Scope("run", own_budget, pool)
-        scope.raise_limit(limits)
-        scope.charge(index.charged)
-        clocks = _clocks(index)
+        own_budget = limits_in_force(recording, index, manifest=manifest, signals=False)
+        limits = budget or limits_in_force(
+            recording, index, manifest=manifest, signals=mode == "live"
+        )
+        if pool is None:
+            scope = Scope(recording.run_id, own_budget, level="run", spent=index.charged)
+        else:
+            nested = inside_a_run()
+            scope = pool.begin_run(recording.run_id, own_budget, index.charged, nested=nested)
+        try:
+            scope.raise_limit(limits)
+        except InvalidInput:
+            scope.close()  # nobody runs in it: a pool does not wait for it
+            raise
+        clocks = index.clocks()
         if controller is None:
             controller = Controller()
             introduce(controller, definition.models)
@@ -211,7 +168,9 @@ class Attempt:
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=_opening(definition.system, manifest["question"]),
-            limits_raised=limits != own_budget,
+            branch_budget=_branch_budget(manifest),
+            limits_raised=raised or limits != own_budget,
+            raised_at=index.raised_at,
             spent_by_model=(
                 Recorded.by_model(recording, length=recorded) if len(definition.models) > 1 else {}
             ),
@@ -234,8 +193,8 @@ class Attempt:
                 return await self._guarded()
         finally:
             self.session.seats.release()
-            with suppress(RuntimeError):  # something is still held: its task was left to die
-                self.session.scope.close()
+            # by force: where something is still held, its task was left to die
+            self.session.scope.close(force=True)
             if heartbeat is not None:
                 heartbeat.cancel()
                 with suppress(asyncio.CancelledError, StorageError):
@@ -272,8 +231,56 @@ class Attempt:
     def _put_limits_in_force(self) -> None:
         """Record raised limits: later attempts keep to them."""
         if self.session.limits_raised and self.mode == "live":
-            data = {"budget": self.session.budget.to_json()}
-            self.session.journal.stage("fold", input="limit_raised", data=data)
+            self._stage_limits()
+
+    def _stage_limits(self) -> None:
+        data = {"budget": self.session.budget.to_json()}
+        event = self.session.journal.stage("fold", input="limit_raised", data=data)
+        self.session.raised_at = event.seq
+
+    async def take_raises(self) -> None:
+        """Put limits in force that were raised since; whoever waits for room goes on.
+
+        Raises:
+            Fenced, StorageError: see :class:`Journal`.
+        """
+        if self.store is None or self._over:
+            return
+        async with self._raising:
+            raises: list[JSON] = []
+
+            def staged(values: list[JSON]) -> bool:
+                raises.extend(values)
+                return not self._over
+
+            taken = await self.store.take_signals(self.session.journal, RAISE, staged=staged)
+            if not taken or self._over:
+                return  # what is taken in and not in force counts for the next attempt
+            session = self.session
+            limits = session.budget
+            for value in raises:
+                limits = limits.raised(raise_of(value))
+            session.budget = limits
+            self._stage_limits()
+            await session.journal.flush()
+            self._raise()
+
+    def _raise(self) -> None:
+        session, limits = self.session, self.session.budget
+        session.show({"event": "limit_raised", "budget": limits.to_json()})
+        session.scope.raise_limit(limits)
+        if limits.wall is not None:
+            session.seats.extend(limits.wall - session.clocks.seconds("wall"))
+        left = session.clocks.left(limits)
+        if self._own_limit is not None and left is not None:
+            self._own_limit.reschedule(asyncio.get_running_loop().time() + left)
+        for tell in session.on_raise:
+            tell()
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a limit ended the run, and was raised too late to be seen."""
+        return 0 < self.session.limited_at < self.session.raised_at
 
     async def _graph(self) -> JSONObject:
         graph = self.definition.compiled()
@@ -292,6 +299,7 @@ class Attempt:
         with self.session.places.root():
             try:
                 async with asyncio.timeout(own_limit) as limit:
+                    self._own_limit = None if own_limit is None else limit
                     state: JSONObject = await graph.ainvoke(
                         opening, config, context=context, **output
                     )
@@ -315,7 +323,8 @@ class Attempt:
         else:
             outcome |= state["outcome"]
             good = outcome["answer"] is not None and not outcome.get("unfinished")
-            good = good and outcome["stop_reason"] not in (*_OUT_OF, "rejected")
+            reason = outcome["stop_reason"]
+            good = good and reason != "rejected" and not out_of_budget(reason)
             outcome["status"] = "completed" if good else "incomplete"
         reason = outcome["stop_reason"]
         unasked = self.session.unasked()
@@ -374,7 +383,7 @@ class Attempt:
             if isinstance(error, LongthoughtError)
             else f"{type(error).__name__}: {error}"
         )
-        reason = error.kind if isinstance(error, BudgetExhausted) else type(error).__name__
+        reason = error.reason if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
         outcome: JSONObject = {"answer": None, "status": status, "error": text}
         if self.mode == "live":
@@ -396,6 +405,7 @@ class Attempt:
         outcome: JSONObject | None,
         waiting: list[JSONObject] | None = None,
     ) -> None:
+        self._over = True
         journal = self.session.journal
         body: JSONObject = {"status": status, "stop_reason": reason}
         if outcome is not None:
@@ -441,7 +451,7 @@ class Attempt:
         value = spent_of(scope.spent, scope.overrun, self.session.clocks)
         if len(self.session.models) > 1:
             spent = sorted(self.session.spent_by_model.items())
-            value["by_model"] = {name: _counts(amount) for name, amount in spent}
+            value["by_model"] = {name: counts_of(amount) for name, amount in spent}
         return value
 
     # -- the lease ------------------------------------------------------------------------------
@@ -457,6 +467,7 @@ class Attempt:
             await asyncio.sleep(store.lease / 3)
             try:
                 await store.renew(self.session.journal)
+                await self.take_raises()
             except Fenced as error:
                 self._fenced = error
                 if running is not None:
@@ -464,32 +475,6 @@ class Attempt:
                 return
             except StorageError:
                 continue  # the next append finds out whether the store is gone for good
-
-
-def spent_of(spent: Amount, overrun: Amount, clocks: Clocks) -> JSONObject:
-    """What was spent, as results and traces show it: dollars and seconds beside the counts."""
-    value = _counts(spent)
-    value["tool_calls"] = spent.tool_calls
-    value["branches"] = spent.branches
-    value["seconds"] = {name: round(seconds, 3) for name, seconds in clocks.view().items()}
-    if overrun:
-        value["overrun"] = overrun.to_json()
-    return value
-
-
-def _counts(spent: Amount) -> JSONObject:
-    """What calls of models have cost: tokens, dollars and their number."""
-    amount = spent.to_json()
-    value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
-    return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}
-
-
-def _clocks(index: Recorded) -> Clocks:
-    clocks = Clocks(time.monotonic)
-    for attempt in index.intervals:
-        for kind, pairs in attempt.items():
-            clocks.restore(kind, pairs)  # type: ignore[arg-type]
-    return clocks
 
 
 def _question_text(question: JSON) -> str:

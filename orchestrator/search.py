@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
-from longthought.budgets import Amount, BranchState
+from longthought.budgets import Amount, BranchState, Budget
 from longthought.errors import (
-    BudgetExhausted,
-    ControlFlow,
     Diverged,
-    InvalidInput,
     PolicyError,
     ReplayStopped,
     StorageError,
     Suspended,
-    UnknownOutcome,
-    UnlabelledConcurrency,
+    limit_reason,
+    split_reason,
 )
+from longthought.orchestrator.branch_runs import RunBranch, new_branch, run_to_end
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
@@ -36,22 +33,27 @@ from longthought.storage import Event, canonical
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject
 
-__all__ = ["FATAL", "Search"]
+__all__ = ["Search"]
 
 _AFTER_A_PICK = ("tell", "cancel", "limit_raised")
 """Inputs that may follow a pick in a recording without a rejection of it."""
-
-FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidInput, PolicyError)
-"""What ends the run, not just a branch: the run itself cannot be trusted to go on."""
-
-RunBranch = Callable[[Session, Branch], Awaitable[None]]
 
 
 class Search:
     """One policy at work at one place of a run; asked again after a rejection."""
 
-    def __init__(self, session: Session, policy: Policy, run_branch: RunBranch, place: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        policy: Policy,
+        run_branch: RunBranch,
+        place: str,
+        budget: Budget | None = None,
+    ) -> None:
         self.session, self.policy, self.place = session, policy, place
+        self.scope = session.scope_of(current_frame()).child(
+            place, budget, level="search", spent=session.index.spent.get(place)
+        )
         self.live = asyncio.Event()
         self._most = session.definition.slots(policy)
         """Branches in flight at once."""
@@ -75,16 +77,19 @@ class Search:
         self._inbox: deque[Outcome] = deque()
         """Outcomes of branches in the order in which they were decided, not yet fed."""
         self._arrived = asyncio.Event()
+        session.on_raise.append(self._arrived.set)
         self._running: dict[str, asyncio.Task[str]] = {}
         self._parked: set[str] = set()
         self._exhausted: str | None = None
-        self._short: str | None = None
+        self._short: tuple[str, str] | None = None
         """The limit that a branch ran into; others may still give something back."""
         self._late: list[Event] = []
         """Recorded tells that arrived after a pick; they are fed if that pick is rejected."""
         self.raises = 0
         """How often limits were raised for it."""
-        self._raised = self._told_cancel = False
+        self._limited_at = 0
+        """The number of the event by which a limit was hit; 0 for none since limits were raised."""
+        self._told_cancel = False
         self._failure: BaseException | None = None
 
     # -- the loop -------------------------------------------------------------------------------
@@ -137,18 +142,20 @@ class Search:
         return pick
 
     def _cut_short(self) -> bool:
-        """Whether a limit ended the search that this attempt has raised."""
-        limited = any(o["status"] == "exhausted" for o in self.outcomes.values())
-        raised = self.session.limits_raised and not self._raised
-        return raised and (self._exhausted is not None or limited)
+        """Whether the search has hit a limit that was raised since."""
+        live = self.session.mode == "live"
+        return live and 0 < self._limited_at < self.session.raised_at
+
+    def _limited(self, seq: int) -> None:
+        self._limited_at = self.session.limited_at = seq
 
     def _raise_limit(self) -> Pick | None:
-        self._raised = True
         self._fold("limit_raised", {"budget": self.session.budget.to_json()})
         return self._limit_raised()
 
     def _limit_raised(self) -> Pick | None:
         self._exhausted = self._short = None
+        self._limited_at = self.session.limited_at = 0
         self._told_cancel = False
         self.raises += 1
         self._policy.tell(self.state, {"type": "limit_raised"})
@@ -165,10 +172,11 @@ class Search:
             case "tell":
                 outcome = await self._outcome_of(data["ask"])
                 self._check_outcome(event, outcome)
+                if _by_limit(outcome):
+                    self._limited(event.seq)
                 self._policy.tell(self.state, outcome)
             case "exhausted":
-                self._exhausted = data["kind"]
-                self._policy.tell(self.state, {"type": "exhausted", **data})
+                self._tell_exhausted(data, event.seq)
             case "limit_raised":
                 return self._limit_raised()
             case "cancel":
@@ -181,10 +189,10 @@ class Search:
     async def _fed_live(self) -> Pick:
         if self.session.mode == "replay":
             await self._settle_replay()
-        if self._cut_short():
-            self._raise_limit()
         while True:
             pick = self._take_in()
+            if self._cut_short():
+                pick = self._raise_limit()
             if pick is not None:
                 return pick
             if self._exhausted is None:
@@ -204,15 +212,15 @@ class Search:
             raise self._failure
         while self._inbox:
             outcome = self._inbox.popleft()
-            if outcome["status"] != "failed" and outcome.get("reason"):
-                self._short = outcome["reason"]
+            if _by_limit(outcome):
+                self._short = split_reason(outcome["reason"])
             self._policy.tell(self.state, outcome)
             pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
         kind = self.session.time_is_up()
         if kind is not None and self._exhausted is None:
-            self._exhaust(kind)
+            self._exhaust("run", kind)
             return self._policy.done(self.state)
         return None
 
@@ -225,17 +233,18 @@ class Search:
                 if canonical(self.state) != before:
                     raise PolicyError(f"{self.policy.name} changed its state without asking")
                 return
-            self.session.scope.charge(Amount(branches=len(asks)))
-            self._fold("ask", {"room": room, "asks": [ask.id for ask in asks]})
+            self.scope.charge(Amount(branches=len(asks)))
+            limits = {} if self.branches else self._limits()
+            self._fold("ask", {"room": room, "asks": [ask.id for ask in asks], **limits})
             self._launch(asks)
 
     def _at_rest(self) -> None:
         """Nothing runs and the policy asks for nothing: parked, out of budget, or a mistake."""
         if self._parked:
             raise Suspended("branches", self.place)
-        kind = self.session.used_up() or self._short
-        if kind is not None and self._exhausted is None:
-            self._exhaust(kind)
+        limit = self.session.used_up(self.scope) or self._short
+        if limit is not None and self._exhausted is None:
+            self._exhaust(*limit)
             return
         raise PolicyError(
             f"{self.policy.name} neither asks nor ends: {canonical(self.state)[:300]}"
@@ -253,13 +262,16 @@ class Search:
 
     def _launch(self, asks: list[Ask]) -> None:
         for ask in asks:
-            branch = self._branch_for(ask)
+            parent = self.branches[ask.parent] if ask.parent is not None else None
+            branch = new_branch(self.session, self.place, self.scope, ask, parent, self.live)
             self.branches[ask.id] = branch
             shown = {"event": "branch", "branch": ask.id, "kind": ask.kind}
             if len(self.session.models) > 1:
                 shown["model"] = branch.model.name
             self.session.show(shown)
-            task = asyncio.create_task(self._branch(branch), name=f"branch {ask.id}")
+            task = asyncio.create_task(
+                run_to_end(self.session, branch, self._run_branch), name=f"branch {ask.id}"
+            )
             branch.task = self._running[ask.id] = task
             task.add_done_callback(partial(self._over, branch))
 
@@ -281,55 +293,6 @@ class Search:
         except Exception as error:
             self._failure = self._failure or error
         self._arrived.set()
-
-    def _branch_for(self, ask: Ask) -> Branch:
-        session = self.session
-        parent = self.branches[ask.parent] if ask.parent is not None else None
-        model, step = session.models[ask.model], ask.kind == "step"
-        begun = parent.messages if parent else session.opening_of(model, step=step)
-        messages = [dict(m) for m in begun]
-        place = f"{self.place}/{ask.id}"
-        return Branch(
-            ask=ask,
-            place=place,
-            model=model,
-            seat=session.seats.at(place, shares=True),
-            sampling={**session.definition.sampling, **ask.sampling},
-            live=self.live,
-            messages=messages,  # type: ignore[arg-type]
-            step=step,
-            opening=parent.opening if parent else len(begun),
-        )
-
-    async def _branch(self, branch: Branch) -> str:
-        """Run a branch to its end and say how it ended; what ends the run as well is raised."""
-        try:
-            with current_frame().places.enter(branch.ask.id, branch=branch):
-                await self._run_branch(self.session, branch)
-        except ReplayStopped:
-            return self._recorded_end(branch)
-        except Suspended:
-            branch.status = "parked"
-            return "parked"
-        except asyncio.CancelledError:
-            if branch.status == "cancelling":
-                branch.status = "cancelled"
-                return "cancelled"
-            if branch.task.cancelling():
-                raise
-            branch.reason = "CancelledError: something inside the branch was cancelled"
-        except BudgetExhausted as error:
-            branch.status, branch.reason = "exhausted", error.kind
-            return "failed"
-        except (*FATAL, ControlFlow):
-            raise
-        except Exception as error:  # whatever goes wrong in one branch leaves its siblings alone
-            branch.reason = f"{type(error).__name__}: {error}"
-        else:
-            branch.status = "finished"
-            return "finished"
-        branch.status = "failed"
-        return "failed"
 
     def _ended(self, branch: Branch, how: str) -> None:
         """Decide, in one go, the branch's last results, its end and its tell."""
@@ -363,24 +326,15 @@ class Search:
                 session.journal.stage("branch_ended", branch.place, how=how, **extra)
             if tell:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
-                session.journal.stage("fold", self.place, input="tell", data=data)
+                seq = self._fold("tell", data)
+                if _by_limit(outcome):
+                    self._limited(seq)
         self.outcomes[branch.ask.id] = outcome
         if how == "cancelled":
             session.dropped.add(branch.place)
         session.show({"event": "branch_ended", "branch": branch.ask.id, "how": how, **outcome})
         if tell:
             self._inbox.append(outcome)
-
-    def _recorded_end(self, branch: Branch) -> str:
-        """How a branch ended whose recording stops before it is through."""
-        event = self.session.index.ends.get(branch.place)
-        if event is None:
-            branch.status = "cut off"
-            return "cancelled"
-        how: str = event.body["how"]
-        branch.reason = event.body.get("reason", "")
-        branch.status = "failed" if how == "failed" else how
-        return how
 
     def _drop(self, branch: Branch) -> None:
         """Let go of a branch because the attempt stops; the results it has are kept."""
@@ -393,7 +347,6 @@ class Search:
 
     def _asked(self, room: int, event: Event) -> list[Ask]:
         asks = self._policy.ask(self.state, room, self.branches)
-        self.session.scope.charge(Amount(branches=len(asks)))
         names, recorded = [ask.id for ask in asks], event.body["data"]["asks"]
         if names != recorded:
             raise Diverged(
@@ -489,20 +442,36 @@ class Search:
 
     # -- the world's side -----------------------------------------------------------------------
 
-    def _fold(self, name: str, data: JSONObject) -> None:
+    def _fold(self, name: str, data: JSONObject) -> int:
+        """Record an input of the policy; returns the number of the event."""
         if self.session.mode == "replay":
             self._recording_over(f"{name} is no part of it")
-        self.session.journal.stage("fold", self.place, input=name, data=data)
+        return self.session.journal.stage("fold", self.place, input=name, data=data).seq
 
-    def _exhaust(self, kind: str) -> None:
-        self._exhausted = kind
-        data = {"scope": self.session.scope.name, "kind": kind}
-        self._fold("exhausted", data)
-        self._policy.tell(self.state, {"type": "exhausted", **data})
+    def _exhaust(self, scope: str, kind: str) -> None:
+        data = {"scope": scope, "kind": kind}
+        self._tell_exhausted(data, self._fold("exhausted", data))
+
+    def _tell_exhausted(self, data: JSONObject, seq: int) -> None:
+        self._limited(seq)
+        self._exhausted = limit_reason(data["scope"], data["kind"])
+        told = {"type": "exhausted", "scope": data["scope"], "kind": self._exhausted}
+        self._policy.tell(self.state, told)
+
+    def _limits(self) -> JSONObject:
+        """The limits of its own and of its branches, as they are recorded with its first ask."""
+        limits = {"search": self.scope.budget, "branch": self.session.branch_budget or Budget()}
+        set_limits = {name: json for name, one in limits.items() if (json := one.to_json())}
+        return {"limits": set_limits} if set_limits else {}
 
     def _room(self) -> int:
         room = self._most - len(self._running) - len(self._parked)
-        if self.session.used_up() is not None or self._short is not None:
+        if self.session.used_up(self.scope) is not None or self._short is not None:
             return 0
-        left = self.session.scope.remaining("branches")
+        left = self.scope.remaining("branches")
         return room if left is None else min(room, left)
+
+
+def _by_limit(outcome: Outcome) -> bool:
+    """Whether a limit of more than the branch cut it short, or left it unjudged."""
+    return outcome["status"] != "failed" and bool(outcome.get("reason"))

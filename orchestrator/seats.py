@@ -116,6 +116,10 @@ class Seats:
                 place = place.rpartition("/")[0]
         self._resumed.update([node_place(found) for found in self.index.places])
 
+    def extend(self, left: float) -> None:
+        """The run has so many seconds now."""
+        self._deadline = self.controller.now() + left
+
     # -- seats ----------------------------------------------------------------------------------
 
     def at(self, place: str, *, shares: bool = False) -> Seat:

@@ -51,6 +51,7 @@ _LOG = logging.getLogger("longthought")
 
 Mode = Literal["live", "replay"]
 CLOCK_LIMITS: Final = ("wall", "thinking")
+_THINKING: Final[tuple[Kind, ...]] = ("tokens", "output_tokens", "model_calls", "branches")
 _INSIDE_ANOTHER: Final = (":verify#", ":verify/", ":tool#", ":tool/", "!approval", "!result")
 MISSING: Final = object()
 """Returned for an effect that is to be performed now."""
@@ -82,14 +83,23 @@ class Session:
     budget: Budget
     prices: PriceBook
     scope: Scope
+    """That of the run; see :meth:`scope_of`."""
     clocks: Clocks
     seats: Seats
     models: list[Model]
     tools: dict[str, Tool]
     opening: list[Message]
     """The conversation every branch starts from, see :meth:`opening_of`."""
+    branch_budget: Budget | None = None
+    """Limits on each branch of every search."""
     limits_raised: bool = False
     """Whether this attempt has higher limits than the run had before."""
+    raised_at: int = 0
+    """The number of the event that last put higher limits in force."""
+    limited_at: int = 0
+    """The number of the last event that says that a limit was hit; 0 for none since a raise."""
+    on_raise: list[Callable[[], None]] = field(default_factory=list)
+    """Called when limits were raised while the attempt is under way."""
     deps: object | None = None
     watch: Watch | None = None
     places: Places = field(default_factory=Places)
@@ -175,14 +185,16 @@ class Session:
             self._has_early_tools = any(tool.spec.droppable for tool in self.tools.values())
         return self._has_early_tools
 
-    def used_up(self) -> str | None:
-        """The limit that leaves nothing to think with. Tool calls and free models need none."""
-        kinds: tuple[Kind, ...] = ("tokens", "output_tokens", "model_calls", "branches")
-        for kind in kinds:
-            if self.scope.remaining(kind) == 0:
-                return kind
-        spent = self.costs_money and self.scope.remaining("nanodollars") == 0
-        return "usd" if spent else None
+    def scope_of(self, frame: Frame) -> Scope:
+        """The scope in which what happens at a place is spent: its branch's, or the run's."""
+        return self.scope if frame.branch is None else frame.branch.scope
+
+    def used_up(self, scope: Scope) -> tuple[str, str] | None:
+        """Scope and kind of the limit that leaves nothing to think with in a scope.
+
+        Tool calls and free models need none.
+        """
+        return scope.used_up((*_THINKING, "nanodollars") if self.costs_money else _THINKING)
 
     def time_is_up(self) -> str | None:
         """The limit on time that has passed."""

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
-from longthought.orchestrator.runs import Result
+from longthought.orchestrator.results import Result
 from longthought.storage import RunRow, Store
+from longthought.storage.recording import due_of
 
-__all__ = ["NOT_WOKEN", "Waker"]
+__all__ = ["NOT_WOKEN", "Waker", "due_again"]
 
 NOT_WOKEN = "not_woken"
 """The ``stop_reason`` of a run that could not be gone on with; ``error`` says why."""
@@ -151,3 +152,9 @@ class Waker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def due_again(store: Store, result: Result) -> bool:
+    """Whether a signal has come or a timer has passed while the run was parking."""
+    due = due_of(result.waiting)
+    return (due is not None and due <= time.time()) or await store.waiting_signals(result.id) > 0

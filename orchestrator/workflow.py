@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
+from longthought.orchestrator.checks import (
+    check_inner_budget,
+    check_names,
+    check_question,
+    check_sampling,
+    checked_shares,
+    names_of,
+)
 from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.graphs.placed import Builder, Compiled
+from longthought.orchestrator.handle import RunHandle
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
-from longthought.orchestrator.runs import (
-    ENDED,
-    Attempt,
-    Result,
-    begin,
-    check_raise,
-    manifest_of,
-)
+from longthought.orchestrator.raising import RAISE, send_raise
+from longthought.orchestrator.results import ENDED, Result, out_of_budget
+from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
 from longthought.orchestrator.seats import introduce
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
+from longthought.orchestrator.sync import run_sync
 from longthought.orchestrator.typed import sent_schema
-from longthought.orchestrator.waking import Waker
-from longthought.storage import RunRow, Store
-from longthought.storage.messages import check_message
-from longthought.storage.recording import due_of
+from longthought.orchestrator.waking import Waker, due_again
+from longthought.storage import Journal, RunRow, Store
 from longthought.tools import Tool
 from longthought.types import JSON, JSONObject, Message, Model, Sampling, Verifier
 from longthought.verifiers import AnswerKind
 from longthought.verifiers.json_answers import JSONKind
 
 __all__ = ["Workflow"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,7 @@ class _Company:
     watch: Watch | None = None
     tenant: str | None = None
     woken: bool = False
+    handle: RunHandle | None = None
 
 
 class Workflow:
@@ -70,6 +70,8 @@ class Workflow:
         verifier: judges candidates (and steps) without knowing the expected answer.
         strategy: how to think; one sample unless given.
         budget: hard limits on each run.
+        branch_budget: limits on each branch, within those: one that runs out ends with what it has,
+            and the others go on.
         system: the system prompt.
         sampling: temperature, top_p, max_tokens and so on, for every call.
         output: a pydantic model or a JSON schema for typed answers: ``run.output`` is an instance,
@@ -105,6 +107,7 @@ class Workflow:
         verifier: Verifier | None = None,
         strategy: Policy | None = None,
         budget: Budget | None = None,
+        branch_budget: Budget | None = None,
         system: str | None = None,
         sampling: Sampling | None = None,
         output: type[BaseModel] | JSONObject | None = None,
@@ -126,7 +129,7 @@ class Workflow:
         specs = [model] if isinstance(model, str) or not isinstance(model, Sequence) else model
         if not specs:
             raise InvalidInput("model", "no model is given", 'Use "embedded" or "openai/NAME"')
-        _check_names(name, tools)
+        check_names(name, tools)
         for field, value in (("parallel", parallel), ("max_turns", max_turns)):
             if value is not None and value < 1:
                 raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
@@ -135,12 +138,13 @@ class Workflow:
             raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
-        _check_sampling(sampling or {})
+        check_sampling(sampling or {})
+        check_inner_budget("branch_budget", branch_budget)
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
             models=[resolve_model(spec, backend, backends) for spec in specs],
-            asked_for=_names_of(specs),
+            asked_for=names_of(specs),
             strategy=strategy or single(),
             tools=tuple(tools),
             answer=answer or typed,
@@ -148,6 +152,7 @@ class Workflow:
             system=system,
             sampling=sampling or {},
             budget=budget or Budget(),
+            branch_budget=branch_budget,
             output=None if typed is None else sent_schema(typed),
             typed=typed,
             output_retries=output_retries,
@@ -156,7 +161,7 @@ class Workflow:
             max_output_tokens=max_output_tokens,
             retry=retry or Retry(),
             early_start=early_start,
-            tell_left=_checked_shares(tell_left),
+            tell_left=checked_shares(tell_left),
             park_after=park_after,
             graph=graph,
             source=source,
@@ -210,26 +215,41 @@ class Workflow:
             InvalidInput: the question is empty, or a model or limit cannot be used.
             StorageError: the store cannot be used.
         """
-        _check_question(question)
-        limits = budget or self.definition.budget
-        self._admit(limits, pool)
-        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        return await self._run(
+            question,
+            _Company(pool, deps, watch, tenant),
+            seed=seed,
+            budget=budget,
+            run_id=run_id,
+            run_key=run_key,
+            options=options,
+        )
+
+    async def start(self, question: str | Sequence[Message], **options: Any) -> RunHandle:
+        """Begin a run as :meth:`run` does, and return as soon as it is on record.
+
+        Raises:
+            InvalidInput: the question is empty, or a model or limit cannot be used.
+            StorageError: the store cannot be used.
+        """
+        handle = RunHandle(self)
+        with_it = {name: options.pop(name, None) for name in ("pool", "deps", "watch", "tenant")}
+        run = self._run(question, _Company(**with_it, handle=handle), **options)
+        await handle.follow(asyncio.create_task(run, name="longthought-run"))
+        return handle
+
+    async def raise_limit(self, run_id: str, budget: Budget) -> Budget:
+        """Raise the limits given of a run that is under way, in any process, or parked.
+
+        Durable when this returns: the process that drives the run sees it with its next heartbeat
+        (a third of the store's lease), a run at rest when it goes on. Returns the limits by then.
+
+        Raises:
+            RunNotFound: there is no such run.
+            InvalidInput: a limit would be lower or new, or the run has ended: ``resume`` it.
+        """
         async with self.opened_store() as store:
-            journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
-            attempt = Attempt(
-                self.definition,
-                journal,
-                manifest=manifest,
-                store=store,
-                controller=self._shared_controller(),
-                prices=self._prices,
-                pool=pool,
-                deps=deps,
-                watch=watch,
-                tenant=tenant,
-            )
-            company = _Company(pool, deps, watch, tenant)
-            return await self._until_rest(store, attempt, company)
+            return await send_raise(store, run_id, budget)
 
     async def resume(
         self,
@@ -253,12 +273,14 @@ class Workflow:
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
-            if row.status in ENDED and budget is None:
+            ended = row.status in ENDED
+            raised = ended and await store.waiting_signals(run_id, RAISE) > 0
+            if ended and budget is None and not raised:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
                 check_raise(await store.read(run_id), budget)
             try:
-                attempt = await self._claimed(store, run_id, company, force, budget)
+                attempt = await self._claimed(store, run_id, company, force, budget, raised=raised)
             except RunEnded:  # while we were looking
                 return await self.replay(run_id, deps=deps)
             return await self._until_rest(store, attempt, company)
@@ -368,6 +390,26 @@ class Workflow:
         async with Store(self.store) as store:
             yield store
 
+    async def _run(
+        self,
+        question: str | Sequence[Message],
+        company: _Company,
+        *,
+        seed: int = 0,
+        budget: Budget | None = None,
+        run_id: str | None = None,
+        run_key: bytes | None = None,
+        options: JSONObject | None = None,
+    ) -> Result:
+        check_question(question)
+        limits = budget or self.definition.budget
+        self._admit(limits, company.pool)
+        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        async with self.opened_store() as store:
+            journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
+            attempt = self._attempt(store, journal, company, manifest=manifest)
+            return await self._until_rest(store, attempt, company)
+
     async def _claimed(
         self,
         store: Store,
@@ -376,55 +418,75 @@ class Workflow:
         force: bool = False,
         budget: Budget | None = None,
         after: int | None = None,
+        raised: bool = False,
     ) -> Attempt:
         journal = await store.claim(
             run_id,
             force=force,
             fingerprint=self.definition.fingerprint(),
-            unless=() if budget is not None else ENDED,
+            unless=() if budget is not None or raised else ENDED,
             after=after,
         )
         try:
             await store.take_signals(journal)
-            return Attempt(
-                self.definition,
-                journal,
-                store=store,
-                controller=self._shared_controller(),
-                budget=budget,
-                prices=self._prices,
-                pool=company.pool,
-                deps=company.deps,
-                watch=company.watch,
-                tenant=company.tenant,
-                woken=company.woken,
-            )
+            return self._attempt(store, journal, company, budget=budget, raised=raised)
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
             raise
 
+    def _attempt(self, store: Store, journal: Journal, company: _Company, **more: Any) -> Attempt:
+        return Attempt(
+            self.definition,
+            journal,
+            store=store,
+            controller=self._shared_controller(),
+            prices=self._prices,
+            pool=company.pool,
+            deps=company.deps,
+            watch=company.watch,
+            tenant=company.tenant,
+            woken=company.woken,
+            **more,
+        )
+
     async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
-        """Run attempts until the run rests: it may be due again by the time it has parked."""
-        result = await attempt.run()
-        while result.status == "parked" and await _due_again(store, result):
+        """Run attempts until the run rests: it may be due again by then, or its limits raised."""
+        result = await self._attempted(attempt, company)
+        while True:
+            raised = await self._raised_late(store, attempt, result)
+            if not raised and not (result.status == "parked" and await due_again(store, result)):
+                return result
             try:
                 last = attempt.session.journal.attempt
-                attempt = await self._claimed(store, result.id, company, after=last)
+                attempt = await self._claimed(store, result.id, company, after=last, raised=raised)
             except (RunBusy, RunEnded, RunMoved):
-                break  # whoever sent the signal was quicker, or a waker
+                return result  # whoever sent the signal was quicker, or a waker
             before = result
-            result = await attempt.run()
-            if result.waiting == before.waiting:
-                break  # the signal was for something else
-        return result
+            result = await self._attempted(attempt, company)
+            if result.status == "parked" and result.waiting == before.waiting:
+                return result  # the signal was for something else
+
+    async def _raised_late(self, store: Store, attempt: Attempt, result: Result) -> bool:
+        """Whether a limit that ended the run was raised too late to be seen."""
+        if result.status != "incomplete" or not out_of_budget(result.stop_reason):
+            return False
+        return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
+
+    async def _attempted(self, attempt: Attempt, company: _Company) -> Result:
+        if company.handle is not None:
+            company.handle.attach(attempt)
+        return await attempt.run()
 
     def _admit(self, limits: Budget, pool: Scope | None) -> None:
         scope = Scope("run", limits, pool)
+        branch = scope.child("branch", self.definition.branch_budget)
         kinds = self.definition.model_kinds()
-        for model in self.definition.models:
-            price = self._prices.price(model.name, kinds[model.name])
-            admit(scope, model.name, model.capabilities, price)
-        scope.close()
+        try:
+            for model in self.definition.models:
+                price = self._prices.price(model.name, kinds[model.name])
+                admit(branch, model.name, model.capabilities, price)
+        finally:
+            scope.close()
 
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""
@@ -434,83 +496,3 @@ class Workflow:
             controller = self._controllers[loop] = Controller()
         introduce(controller, self.definition.models)
         return controller
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from code that is not async, in a thread if a loop runs here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(asyncio.run(coroutine))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="longthought-run-sync")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-async def _due_again(store: Store, result: Result) -> bool:
-    """Whether a signal has come or a timer has passed while the run was parking."""
-    due = due_of(result.waiting)
-    return (due is not None and due <= time.time()) or await store.waiting_signals(result.id) > 0
-
-
-def _names_of(specs: Sequence[str | Model]) -> tuple[str, ...]:
-    """The names by which models were given."""
-    return tuple(spec if isinstance(spec, str) else spec.name for spec in specs)
-
-
-def _check_names(name: str, tools: Sequence[Tool]) -> None:
-    if not name or not name.strip() or "\n" in name:
-        raise InvalidInput("name", f"{name!r} cannot be used", "Give the workflow a short name")
-    names = [tool.spec.name for tool in tools]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
-
-
-def _check_sampling(sampling: Sampling) -> None:
-    tokens = sampling.get("thinking_tokens", 0)
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        fix = "Write a whole number of tokens, or leave it out for no limit"
-        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
-
-
-def _checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
-    fix = "Write shares between 0 and 1, as (0.5, 0.8)"
-    if isinstance(shares, str) or not isinstance(shares, Sequence):
-        raise InvalidInput("tell_left", f"{shares!r} is no list of shares", fix)
-    for share in shares:
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if not number or not 0 < share < 1:
-            raise InvalidInput("tell_left", f"{share!r} is no share of a limit", fix)
-    return tuple(sorted(set(shares)))
-
-
-def _check_question(question: str | Sequence[Message]) -> None:
-    fix = 'Give text, or messages like {"role": "user", "content": "..."}'
-    if isinstance(question, str):
-        if not question.strip():
-            raise InvalidInput("question", "is empty", "Ask something")
-        return
-    if not isinstance(question, Sequence) or isinstance(question, bytes):
-        raise InvalidInput("question", f"{type(question).__name__} is no question", fix)
-    if not question:
-        raise InvalidInput("question", "is empty", "Ask something")
-    try:
-        for message in question:
-            check_message(message)
-    except ValidationError as error:
-        raise InvalidInput(
-            "question", f"holds something that is no message: {error}", fix
-        ) from error

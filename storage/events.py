@@ -146,8 +146,10 @@ class EffectFinished(_Event):
 class Fold(_Event):
     """One input of a policy, in the order in which the policy received it.
 
-    ``ask``: data holds ``room`` and ``asks`` (a list of Ask ids). ``tell``: ``ask`` and ``outcome``
-    (payload id). ``exhausted``: ``scope`` and ``kind``. ``cancel``, ``limit_raised``, ``rejected``.
+    ``ask``: data holds ``room`` and ``asks`` (a list of Ask ids), the first of a search also the
+    ``limits`` of the search and of each branch, if they have any. ``tell``: ``ask`` and ``outcome``
+    (payload id). ``exhausted``: ``scope`` and ``kind``. ``cancel``, ``limit_raised`` (all limits in
+    force; without a key it is the run's, with one that search is told), ``rejected``.
     """
 
     type: Literal["fold"]

@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -274,8 +274,10 @@ class Store:
         )
         insert_rows(connection, piece.events, piece.payloads)
 
-    async def read(self, run_id: str) -> Recording:
+    async def read(self, run_id: str, known: Recording | None = None) -> Recording:
         """A run as it stands, for replay, show, why and audit. Takes nothing over.
+
+        With ``known``, which was read before, only what has come since is read, into the same.
 
         Raises:
             RunNotFound: there is no such run.
@@ -283,7 +285,7 @@ class Store:
         """
 
         def load(connection: sa.Connection) -> Recording:
-            recording = Recording(run_id, None)
+            recording = Recording(run_id, None) if known is None else known
             recording.run_key = load_rows(connection, recording)
             return recording
 
@@ -398,32 +400,45 @@ class Store:
         )
         return identifier
 
-    async def take_signals(self, journal: Journal) -> int:
-        """Bring signals that arrived into the run's chain; returns how many were new."""
+    async def take_signals(
+        self,
+        journal: Journal,
+        name: str | None = None,
+        *,
+        staged: Callable[[list[JSON]], bool] | None = None,
+    ) -> int:
+        """Bring signals that arrived into the run's chain; returns how many were new.
+
+        Those of one ``name`` alone if it is given. ``staged`` is called with the values of the new
+        ones before they are staged, and may refuse them by False: they then wait on.
+        """
         query = (
             sa.select(signals.c.id, signals.c.name, signals.c.body)
             .where(signals.c.run_id == journal.run_id)
             .order_by(signals.c.created_at, signals.c.id)
         )
-        rows = await self._fetch(query)
+        rows = await self._fetch(query if name is None else query.where(signals.c.name == name))
         if not rows:
             return 0
         seen = {event.body["signal"] for event in journal.events if event.type == "signal"}
-        fresh = [row for row in rows if row[0] not in seen]
-        for identifier, name, text in fresh:
-            body = json.loads(text)
+        fresh = [(*row[:2], json.loads(row[2])) for row in rows if row[0] not in seen]
+        values = [body["value"] for _, _, body in fresh]
+        if staged is not None and not staged(values):
+            return 0
+        for identifier, named, body in fresh:
             value = journal.put(body["value"])
-            journal.stage("signal", body["key"], signal=identifier, name=name, value=value)
+            journal.stage("signal", body["key"], signal=identifier, name=named, value=value)
         if fresh:
             await journal.flush()
-            for _, _, text in fresh:  # this attempt is about to read them
-                journal.keep(json.loads(text)["value"])
+            for value in values:  # this attempt is about to read them
+                journal.keep(value)
         await self._execute(sa.delete(signals).where(signals.c.id.in_([row[0] for row in rows])))
         return len(fresh)
 
-    async def waiting_signals(self, run_id: str) -> int:
-        """How many signals wait for the run's next attempt."""
+    async def waiting_signals(self, run_id: str, name: str | None = None) -> int:
+        """How many signals, of one ``name`` or of any, wait for the run's next attempt."""
         query = sa.select(sa.func.count()).where(signals.c.run_id == run_id)
+        query = query if name is None else query.where(signals.c.name == name)
         return int((await self._fetch(query))[0][0])
 
     async def delete_payloads(self, run_id: str, ids: list[str], reason: str) -> None:

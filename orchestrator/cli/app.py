@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from longthought.orchestrator.cli.audit import audit
+from longthought.orchestrator.cli.budget import budget, raise_limits
 from longthought.orchestrator.cli.curve import curve
 from longthought.orchestrator.cli.demo import demo
 from longthought.orchestrator.cli.doctor import doctor
@@ -50,6 +51,8 @@ app.command()(curve)
 app.command()(runs)
 app.command()(show)
 app.command()(why)
+app.command()(budget)
+app.command("raise")(raise_limits)
 app.command()(resume)
 app.command()(wake)
 app.command()(replay)

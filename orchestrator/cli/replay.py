@@ -66,12 +66,17 @@ def resume(
     )
 
     async def resumed() -> Result:
+        from longthought.orchestrator.raising import limits_in_force
+        from longthought.orchestrator.recorded import Recorded
+
         async with settings.store() as store:
-            manifest = (await store.read(run)).manifest()
+            recording = await store.read(run)
+            manifest = recording.manifest()
             wanted = workflow_of(manifest, settings, store, workflow)
             for key, word in decisions:
                 await store.send_signal(run, f"decide:{key}", word)
-            budget = _raised(given, manifest["budget"])
+            in_force = limits_in_force(recording, Recorded.of(recording))
+            budget = _raised(given, in_force.to_json())
             try:
                 return await wanted.resume(run, force=force, budget=budget)
             finally:

@@ -10,12 +10,7 @@ from longthought.orchestrator.curves.questions import Question
 from longthought.storage import Event, Recording
 from longthought.types import JSONObject
 
-__all__ = ["LIMITS", "Answered", "Banked", "Draw", "read_answer", "read_samples"]
-
-LIMITS = frozenset(
-    ("tokens", "output_tokens", "usd", "wall", "thinking", "model_calls", "branches", "budget")
-)
-"""Stop reasons that name a limit: the question ran out of it."""
+__all__ = ["Answered", "Banked", "Draw", "read_answer", "read_samples"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from typing import Generic, Protocol, TypeVar
 
 from longthought.budgets import Amount, Budget, Scope
 from longthought.errors import InvalidInput, QuestionRefused, RunNotFound
-from longthought.orchestrator.curves.bank import LIMITS
 from longthought.orchestrator.curves.questions import Question, numbered
 from longthought.orchestrator.curves.setup import Setup, run_id
 from longthought.orchestrator.curves.ways import Plan
 from longthought.orchestrator.recorded import Recorded
-from longthought.orchestrator.runs import ENDED
+from longthought.orchestrator.results import ENDED, out_of_budget
 from longthought.storage import Recording, Store
 
 __all__ = ["Ended", "PlannedRuns", "Progress", "Reader", "Tell"]
@@ -187,7 +186,7 @@ class PlannedRuns(Generic[T]):
     def _may_go_on(self, recording: Recording) -> bool:
         """Whether a limit ended the run that is higher now."""
         ended = recording.ended()
-        if ended is None or ended.body["stop_reason"] not in LIMITS:
+        if ended is None or not out_of_budget(ended.body["stop_reason"]):
             return False
         return self._raises(recording) is not None
 
@@ -231,7 +230,7 @@ def _problem(recording: Recording) -> str:
         return "not at its end"
     status, reason = last.body["status"], last.body["stop_reason"]
     if status in ENDED:
-        return f"out of {reason}" if reason in LIMITS else ""
+        return f"out of {reason}" if out_of_budget(reason) else ""
     outcome = last.body.get("outcome")
     details = recording.get(outcome) if outcome and recording.has(outcome) else {}
     return str(details.get("error") or details.get("difference") or reason)

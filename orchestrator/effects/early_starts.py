@@ -29,8 +29,14 @@ _WHOLE = ("stop", "tool_calls")
 
 
 def early_starts(session: Session, branch: Branch | None) -> EarlyStarts | None:
-    """What starts a branch's tools early; None where none may."""
+    """What starts a branch's tools early; None where none may.
+
+    Under a limit on tool calls none does: a call that is dropped, or dies with its process while it
+    is provisional, could not be counted.
+    """
     if branch is None or not session.definition.early_start:
+        return None
+    if branch.scope.limited("tool_calls"):
         return None
     if branch.early is None and session.has_early_tools:
         branch.early = EarlyStarts(session, branch)
@@ -167,7 +173,7 @@ class EarlyStarts:
     def _reserved(self) -> Reservation | None:
         """Room in the budget, if there is any at once."""
         try:
-            return self._session.scope.try_reserve(_ONE_CALL)
+            return self._branch.scope.try_reserve(_ONE_CALL)
         except BudgetExhausted:
             return None
 

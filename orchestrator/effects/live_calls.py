@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 from contextlib import suppress
 from dataclasses import replace
 from typing import cast
@@ -25,6 +23,7 @@ from longthought.errors import (
 )
 from longthought.orchestrator.effects.early_starts import early_starts
 from longthought.orchestrator.effects.requests import ModelCall
+from longthought.orchestrator.effects.tries import longest_wait, pause, stopped
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.seats import Ask, Seat
@@ -79,6 +78,7 @@ class LiveCall:
         self.request_id, self.ids = request_id, ids
         self.request = call.request(session)
         self.model = call.model
+        self.scope = session.scope_of(frame)
         self.price = session.price_of(self.model)
         self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
         self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
@@ -112,7 +112,7 @@ class LiveCall:
             BackendError, BudgetExhausted, QuestionRefused: see :func:`call_model`.
         """
         session = self.session
-        admit(session.scope, self.model.name, self.model.capabilities, self.price)
+        admit(self.scope, self.model.name, self.model.capabilities, self.price)
         session.enter_chain(self.frame.branch)  # what the last call left over can be used again
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
@@ -121,8 +121,11 @@ class LiveCall:
                 try:
                     reply = await self._try()
                 except BackendError as error:
-                    self._stop_if_vain(error, number)
-                    await self._pause(error, number)
+                    vain = stopped(session, error, number)
+                    if vain is not None:
+                        self._finish_failed(vain)
+                        raise vain from (None if vain is error else error)
+                    await pause(session, error, number)
                 except QuestionRefused as error:
                     self._finish("refused", _fields(error))
                     raise
@@ -188,7 +191,7 @@ class LiveCall:
             turn = paced.try_turn(tokens, tries=self.tries)
             if turn is None:
                 await self._committed()  # nor should it wait in memory for a turn
-                within = self._longest_wait()
+                within = longest_wait(self.session)
                 turn = await paced.turn(tokens, tries=self.tries, within=within)
         except BaseException:
             self._end(release=True)
@@ -235,7 +238,7 @@ class LiveCall:
         if self.call.goes_on:
             least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
         least = min(wish, least)
-        scope = self.session.scope
+        scope = self.scope
         self.reservation = await scope.reserve(
             call_bound(self.price, self.prompt_tokens, wish),
             minimum=call_bound(self.price, self.prompt_tokens, least),
@@ -318,42 +321,6 @@ class LiveCall:
                 show(delta)
 
         return emit
-
-    async def _pause(self, error: BackendError, number: int) -> None:
-        """Wait before the next try; the slot is free meanwhile, lost money is on record."""
-        retry = self.session.definition.retry
-        if error.retry_after is None:
-            seconds = random.uniform(0, min(retry.cap, retry.base * 2 ** (number - 1)))
-        else:  # not a moment sooner, and not all at the same moment
-            seconds = error.retry_after + random.uniform(0, min(retry.cap, retry.base))
-        with self.session.clocks.running("queue"):
-            await asyncio.sleep(seconds)
-
-    def _stop_if_vain(self, error: BackendError, number: int) -> None:
-        """Record and raise the failure of the call if it is not to be tried again.
-
-        Raises:
-            BackendError: there is no further try, or none that could leave in time.
-        """
-        wish = error.retry_after or 0.0
-        if not error.retryable or number == self.session.definition.retry.attempts:
-            self._finish_failed(error)
-            raise error
-        if wish > self._longest_wait():
-            told = (
-                f"{error}; it wants no call for {wish:.0f} s, which is longer than this call "
-                f"can wait ({self._longest_wait():.0f} s)"
-            )
-            late = BackendError(told, status=error.status, retry_after=wish)
-            self._finish_failed(late)
-            raise late from error
-
-    def _longest_wait(self) -> float:
-        """Seconds that are worth waiting before a try: all that the run has left, at most."""
-        session = self.session
-        longest, wall = session.definition.retry.longest_wait, session.budget.wall
-        left = math.inf if wall is None else wall - session.clocks.seconds("wall")
-        return max(0.0, min(longest, left))
 
     async def _committed(self) -> None:
         try:
@@ -514,6 +481,7 @@ def _budget_fields(error: BudgetExhausted) -> JSONObject:
         "scope": error.scope,
         "limit": error.limit,
         "needed": error.needed,
+        **({"reason": error.reason} if error.reason != error.kind else {}),
     }
 
 

@@ -48,7 +48,11 @@ def _recorded_reply(session: Session, event: Event, branch: Branch | None) -> Mo
             raise BackendError(result["error"], status=result.get("status"))
         case "budget":
             raise BudgetExhausted(
-                result["kind"], result["scope"], result["limit"], result["needed"]
+                result["kind"],
+                result["scope"],
+                result["limit"],
+                result["needed"],
+                result.get("reason", result["kind"]),
             )
         case "refused":
             raise QuestionRefused(result["field"], result["problem"], result["fix"])

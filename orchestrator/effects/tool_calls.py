@@ -68,6 +68,7 @@ class _LiveToolCall:
 
     def __init__(self, session: Session, frame: Frame, key: str, request_id: str) -> None:
         self.session, self.frame, self.key, self.request_id = session, frame, key, request_id
+        self.scope = session.scope_of(frame)
         self.queued_at = self.started_at = session.now
         self.started = False
         """Whether its start is on record in this attempt."""
@@ -116,11 +117,9 @@ class _LiveToolCall:
         # what the branch's last call used is settled: it may be all that this one waits for
         session.enter_chain(self.frame.branch)
         try:
-            reservation = (
-                self.early.reservation if self.early else await session.scope.reserve(cost)
-            )
+            reservation = self.early.reservation if self.early else await self.scope.reserve(cost)
         except BudgetExhausted as error:
-            text = f"The budget allows no more calls of {tool.spec.name!r} ({error.kind})."
+            text = f"The budget allows no more calls of {tool.spec.name!r} ({error.reason})."
             return self._finish(ToolResult("budget", text))
         try:
             result = await self._performed(tool, call, cost, size)
@@ -179,8 +178,13 @@ class _LiveToolCall:
         return result
 
     def _start_if_needed(self, tool: Tool, call: ToolCall, cost: Amount) -> None:
-        """Commit ``started`` for whatever cannot simply be done again: writes and paid calls."""
-        if tool.spec.effect in ("pure", "read") and not cost.nanodollars:
+        """Commit ``started`` for whatever cannot simply be done again: writes and paid calls.
+
+        Under a limit on tool calls also for all others: one that was killed with its process and is
+        made again has been made twice.
+        """
+        free = tool.spec.effect in ("pure", "read") and not cost.nanodollars
+        if free and not self.scope.limited("tool_calls"):
             return
         self._stage_start(call.idempotency_key, cost)
 

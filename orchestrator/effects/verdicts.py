@@ -80,7 +80,7 @@ async def judge_candidate(
             verdict = await judge(verifier, candidate, _Judging(session))
         except BudgetExhausted as error:
             # the candidate is there and paid for; it only stays unjudged
-            short = error.kind
+            short = error.reason
             verdict = Verdict(0.5, None, f"not judged: {error}")
     clock = [round(at, 4) for at in (queued, queued, session.now)]
     result = verdict.to_json()
@@ -97,8 +97,8 @@ async def judge_candidate(
 
 
 def _cut_short(branch: Branch | None, limit: str | None) -> None:
-    """Let the search know that a limit left the candidate unjudged."""
-    if branch is not None and limit is not None:
+    """Let the search know that a limit of more than the branch left the candidate unjudged."""
+    if branch is not None and limit is not None and not limit.startswith("branch."):
         branch.reason = limit
 
 

@@ -16,10 +16,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from longthought.errors import BackendError, BudgetExhausted
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.definition import FINAL_PROMPT, STEP_PROMPT
 from longthought.orchestrator.effects import (
     ModelCall,
+    call_model,
     call_tool,
     judge_candidate,
     tell_left,
@@ -46,7 +48,16 @@ from longthought.verifiers import concludes
 if TYPE_CHECKING:
     from longthought.orchestrator.context import Context
 
-__all__ = ["Thought", "act", "after_reason", "branch_graph", "judge", "reason", "run_branch"]
+__all__ = [
+    "Thought",
+    "act",
+    "after_reason",
+    "branch_graph",
+    "judge",
+    "last_call",
+    "reason",
+    "run_branch",
+]
 
 
 class Thought(TypedDict, total=False):
@@ -225,9 +236,44 @@ async def run_branch(ctx: Context, branch: Branch) -> None:
     limit = 3 * (definition.max_turns + definition.output_retries) + 10
     try:
         await _branch_walk().run(state, ctx, limit=limit)
+    except BudgetExhausted as error:
+        if error.scope != "branch" or not await _closed(ctx, branch):
+            raise
     finally:
         if branch.early is not None:
             await branch.early.close()
+
+
+def last_call(session: Session, branch: Branch) -> ModelCall:
+    """The call that asks for an answer from what a branch has, out of what was kept back for it."""
+    sampling = session.definition.sampling
+    if sampling.get("thinking_tokens"):
+        sampling = {**sampling, "thinking_tokens": 0}  # a thought that is cut is no answer
+    return ModelCall(
+        [*branch.messages, {"role": "user", "content": FINAL_PROMPT}],
+        branch.model,
+        sampling=sampling,
+        output=session.definition.output_for(branch.model, step=branch.step),
+        last_answer=True,
+    )
+
+
+async def _closed(ctx: Context, branch: Branch) -> bool:
+    """Whether a branch out of its own limit has given an answer with what that keeps back."""
+    own, session = branch.scope.budget, ctx.session
+    if not (own.final_answer_tokens or own.kept_back("nanodollars")):
+        return False
+    with ctx.label("limit"):
+        call = last_call(session, branch)
+        try:
+            reply = await call_model(session, call, defer=True)
+        except (BackendError, BudgetExhausted):
+            return False
+        messages = _joined(list(call.messages), reply["message"], continues=False)
+        branch.messages = messages
+        state: Thought = {"messages": messages, "finish_reason": reply["finish_reason"]}
+        await judge({**state, "ended": True}, Runtime(context=ctx))
+    return True
 
 
 # -- details --------------------------------------------------------------------------------

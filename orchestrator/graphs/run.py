@@ -17,8 +17,8 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from longthought.errors import BackendError, BudgetExhausted
-from longthought.orchestrator.definition import FINAL_PROMPT
-from longthought.orchestrator.effects import ModelCall, call_model
+from longthought.orchestrator.effects import call_model
+from longthought.orchestrator.graphs.branch import last_call
 from longthought.orchestrator.graphs.placed import Builder
 from longthought.orchestrator.search import Search
 from longthought.orchestrator.strategies import Pick, Policy
@@ -121,24 +121,13 @@ def _first_misfit(search: Search) -> str | None:
 
 async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     """Spend what was kept back for the end on the line of thought that got furthest."""
-    cut = [b for b in state["search"].branches.values() if b.status == "exhausted"]
-    kept = [
-        ctx.session.budget.kept_back(kind) for kind in ("tokens", "output_tokens", "nanodollars")
-    ]
-    if not cut or not any(kept):
+    branches = state["search"].branches.values()
+    cut = [b for b in branches if b.status == "exhausted" or b.reason.startswith("branch.")]
+    own = any(b.reason.startswith("branch.") for b in cut)
+    if not cut or not (own or ctx.session.scope.keeps_back):
         return None
     furthest = max(cut, key=lambda branch: len(branch.messages))
-    messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
-    sampling = ctx.session.definition.sampling
-    if sampling.get("thinking_tokens"):
-        sampling = {**sampling, "thinking_tokens": 0}  # a thought that is cut is no answer
-    call = ModelCall(
-        messages,  # type: ignore[arg-type]
-        furthest.model,
-        sampling=sampling,
-        output=ctx.session.definition.output_for(furthest.model, step=furthest.step),
-        last_answer=True,
-    )
+    call = last_call(ctx.session, furthest)
     left = ctx.session.clocks.left(ctx.session.budget)
     # a raised limit may bring the run here again, with another line of thought
     place = ctx.label(f"limit{state['search'].raises}")

@@ -1,5 +1,6 @@
 """Reading traces: what happened as a tree, and what the answer rests on. Nothing here runs."""
 
+from longthought.orchestrator.traces.budget import RunBudget, run_budget
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
 from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
@@ -9,11 +10,13 @@ __all__ = [
     "BackendUse",
     "BranchNode",
     "Explanation",
+    "RunBudget",
     "RunTree",
     "SearchNode",
     "Step",
     "Utilisation",
     "explain",
+    "run_budget",
     "run_tree",
     "utilisation",
 ]

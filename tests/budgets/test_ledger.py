@@ -412,6 +412,7 @@ def test_the_view_is_json_of_the_whole_tree() -> None:
         "limits": {"tokens": 100, "final_answer": 0},
         "spent": {"tokens": 4},
         "reserved": {"tokens": 10},
+        "left": {"tokens": 86},
         "children": [
             {"name": "a", "spent": {"tokens": 4}},
             {"name": "b", "reserved": {"tokens": 10}},

@@ -59,7 +59,7 @@ class Sim:
 
         def check() -> None:
             account = scope.accounts[0]
-            for kind, limit, _ in account.caps:
+            for kind, limit, _, _ in account.caps:
                 assert account.spent[kind] + account.reserved[kind] <= limit
                 assert account.reserved[kind] >= 0
 

@@ -18,6 +18,8 @@ COMMANDS = (
     "runs",
     "show",
     "why",
+    "budget",
+    "raise",
     "resume",
     "wake",
     "replay",

@@ -26,7 +26,7 @@ from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.places import current_frame
-from longthought.orchestrator.runs import Result
+from longthought.orchestrator.results import Result
 from longthought.orchestrator.traces import run_tree
 from longthought.tools import ToolContext, pending, tool
 from tests.executor.early_worker import build

@@ -10,7 +10,7 @@ import pytest
 from longthought import Budget, Store, Workflow, answers, strategies, verifiers
 from longthought.budgets import Clocks
 from longthought.errors import InvalidInput
-from longthought.orchestrator import runs
+from longthought.orchestrator import recorded
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.storage.events import parse_event
 from longthought.tools import tool
@@ -109,7 +109,7 @@ async def test_seconds_are_told_as_they_were_recorded(
     sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(runs, "Clocks", lambda _: Clocks(lambda: now))
+    monkeypatch.setattr(recorded, "Clocks", lambda _: Clocks(lambda: now))
 
     class Slow(Agent):
         def __call__(self, request: ModelRequest) -> Any:

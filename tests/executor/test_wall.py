@@ -9,7 +9,7 @@ import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Clocks
-from longthought.orchestrator import runs
+from longthought.orchestrator import recorded
 from longthought.orchestrator.models.scripted import ScriptedModel
 
 
@@ -18,7 +18,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(runs, "Clocks", lambda _: Clocks(lambda: self.now))
+        monkeypatch.setattr(recorded, "Clocks", lambda _: Clocks(lambda: self.now))
 
 
 @pytest.fixture

@@ -151,6 +151,34 @@ async def test_signals_enter_the_chain_once_and_in_order(store, kit):
     assert (await audit(store)).ok
 
 
+async def test_signals_of_one_name_are_taken_alone_or_refused(store, kit):
+    journal = await kit.begin(store)
+    for name, value in (("approve", 1), ("raise_limit", 2), ("approve", 3)):
+        await store.send_signal(journal.run_id, name, value)
+    seen = []
+    refused = await store.take_signals(
+        journal, "raise_limit", staged=lambda values: bool(seen.extend(values))
+    )
+    assert (refused, seen) == (0, [2])
+    assert await store.waiting_signals(journal.run_id, "raise_limit") == 1
+    assert await store.take_signals(journal, "raise_limit", staged=lambda values: True) == 1
+    assert await store.waiting_signals(journal.run_id) == 2
+    assert [e.body["name"] for e in journal.events if e.type == "signal"] == ["raise_limit"]
+    assert await store.take_signals(journal) == 2
+
+
+async def test_a_run_read_before_is_read_on_from_there(store, kit):
+    journal = await kit.begin(store)
+    known = await store.read(journal.run_id)
+    first = list(known.events)
+    await kit.fill(journal)
+    again = await store.read(journal.run_id, known)
+    assert again is known
+    assert known.events[: len(first)] == first
+    whole = await store.read(journal.run_id)
+    assert (known.head, known.events, known.bodies) == (whole.head, whole.events, whole.bodies)
+
+
 async def test_a_signal_survives_a_crash_between_chain_and_table(store, kit, monkeypatch):
     journal = await kit.begin(store)
     await store.send_signal(journal.run_id, "approve")

@@ -1,0 +1,66 @@
+"""Raising the limits of a run that is under way or parked.
+
+A raise is a signal, durable before anybody acts on it. The attempt under way, in whichever process,
+takes it in with its next heartbeat; a run at rest has it in force when it goes on. What is then in
+force is recorded as ``limit_raised``.
+"""
+
+from __future__ import annotations
+
+from longthought.budgets import Budget
+from longthought.errors import InvalidInput
+from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.results import ENDED
+from longthought.storage import Recording, Store
+from longthought.types import JSON, JSONObject
+
+__all__ = ["RAISE", "limits_in_force", "raise_of", "send_raise"]
+
+RAISE = "raise_limit"
+"""The name of the signal; its value is a budget of the limits to raise."""
+
+
+def limits_in_force(
+    recording: Recording,
+    index: Recorded,
+    *,
+    manifest: JSONObject | None = None,
+    signals: bool = True,
+) -> Budget:
+    """The limits of a run: its own, raised by what is recorded, and by signals taken in since."""
+    limits = Budget.from_json(index.raised or (manifest or recording.manifest())["budget"])
+    for event in index.signals if signals else ():
+        if event.body["name"] == RAISE and event.seq > index.raised_at:
+            limits = limits.raised(raise_of(recording.get(event.body["value"])))
+    return limits
+
+
+def raise_of(value: JSON) -> Budget:
+    """The limits that a signal raises; none if it is not understood."""
+    try:
+        return Budget.from_json(value)
+    except (InvalidInput, TypeError):
+        return Budget()
+
+
+async def send_raise(store: Store, run_id: str, to: Budget) -> Budget:
+    """Raise limits of a run; returns those that will be in force.
+
+    Raises:
+        RunNotFound: there is no such run.
+        InvalidInput: nothing is given, a limit would be lower or new, or the run has ended.
+    """
+    if not to.to_json():
+        raise InvalidInput("budget", "raises nothing", "Give a limit, as --tokens 20000")
+    recording = await store.read(run_id)
+    ended = recording.ended()
+    if ended is not None and ended.body["status"] in ENDED:
+        raise InvalidInput(
+            "run",
+            f"{run_id} has ended ({ended.body['status']})",
+            f"Go on with: longthought resume {run_id}, and the limit",
+        )
+    limits = limits_in_force(recording, Recorded.of(recording))
+    limits.check_raise(to)
+    await store.send_signal(run_id, RAISE, to.to_json())
+    return limits.raised(to)
