@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
 from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
 from longthought.orchestrator.definition import Definition, Retry
+from longthought.orchestrator.effects.cut_thoughts import check_thinking
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
 from longthought.orchestrator.runs import (
@@ -135,7 +136,7 @@ class Workflow:
             raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
-        _check_sampling(sampling or {})
+        check_thinking(sampling or {})
         typed = None if output is None else JSONKind(output)
         definition = Definition(
             name=name,
@@ -477,13 +478,6 @@ def _check_names(name: str, tools: Sequence[Tool]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
-
-
-def _check_sampling(sampling: Sampling) -> None:
-    tokens = sampling.get("thinking_tokens", 0)
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        fix = "Write a whole number of tokens, or leave it out for no limit"
-        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
 
 
 def _checked_shares(shares: Sequence[float]) -> tuple[float, ...]:

@@ -87,6 +87,8 @@ class LiveCall:
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
         self.usage = Usage()
+        self.running: Usage | None = None
+        """What the stream under way has used so far, where the backend tells."""
         self.early = early_starts(session, frame.branch) if call.acts and call.tools else None
         self.prompt_tokens = 0
         self.exact = False
@@ -277,7 +279,7 @@ class LiveCall:
             grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
             attempt=self.number,
         )
-        self.emitted, self.dispatched = 0, True
+        self.emitted, self.running, self.dispatched = 0, None, True
         await self._or_release(self.session.journal.flush())
 
     async def top_up(self, wanted: int) -> int:
@@ -312,6 +314,8 @@ class LiveCall:
             if not self.emitted and ask is not None and ask.first_token is None:
                 ask.first_token = now()
             self.emitted += delta.tokens
+            if delta.tokens or delta.usage is not None:
+                self.running = delta.usage
             if delta.call is not None and early is not None:
                 early.told(delta.index, delta.call, self.emitted)
             if show is not None:
@@ -402,13 +406,18 @@ class LiveCall:
             return
         self._give_back_slot()  # no tokens flow any more
         used = self._held()
-        if self.model.capabilities.top_up:
-            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
-            used = bound if bound.fits(used) else used
+        if (so_far := self._used_so_far()) is not None:
+            used = so_far if so_far.fits(used) else used
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
             self._finish("abandoned", {"output_tokens": self.emitted})
+
+    def _used_so_far(self) -> Amount | None:
+        """What the stream under way has come to, None if that is not known."""
+        if self.model.capabilities.top_up:
+            return call_bound(self.price, self.prompt_tokens, self.emitted)
+        return None if self.running is None else usage_amount(self.price, self.running)
 
     def _finished_number(self) -> int | None:
         """The try that this finish belongs to, None for the first."""

@@ -130,8 +130,9 @@ async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
     furthest = max(cut, key=lambda branch: len(branch.messages))
     messages = [*furthest.messages, {"role": "user", "content": FINAL_PROMPT}]
     sampling = ctx.session.definition.sampling
-    if sampling.get("thinking_tokens"):
+    if sampling.get("thinking_tokens") or sampling.get("min_thinking_tokens"):
         sampling = {**sampling, "thinking_tokens": 0}  # a thought that is cut is no answer
+        sampling.pop("min_thinking_tokens", None)
     call = ModelCall(
         messages,  # type: ignore[arg-type]
         furthest.model,
