@@ -22,6 +22,7 @@ from longthought.errors import (
     Suspended,
     UnknownOutcome,
 )
+from longthought.orchestrator.best import best_outcome
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.recorded import Recorded
@@ -43,6 +44,7 @@ _OUT_OF = (
     "usd",
     "wall",
     "thinking",
+    "thinking_tokens",
     "model_calls",
     "branches",
     "budget",
@@ -351,7 +353,9 @@ class Attempt:
         waiting = list(self.session.waiting)
         if self.mode == "replay":
             status = self._recorded_status()
-            return self._result({"status": status, "stop_reason": "recording ends"}, {}, waiting)
+            best = {} if status == "parked" else best_outcome(self.session)
+            outcome = {**best, "status": status, "stop_reason": "recording ends"}
+            return self._result(outcome, {}, waiting)
         if isinstance(stop, ReplayStopped):
             raise StorageError("a live attempt came to the end of a recording")
         await self._record_end("parked", "waiting", None, waiting=waiting)
@@ -376,10 +380,11 @@ class Attempt:
         )
         reason = error.kind if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
-        outcome: JSONObject = {"answer": None, "status": status, "error": text}
+        best = best_outcome(self.session)
+        outcome = {"answer": None, **best, "status": status, "error": text}
         if self.mode == "live":
             await self._record_end(status, reason, outcome)
-        return self._result({"status": status, "stop_reason": reason}, {}, error=text)
+        return self._result({**outcome, "stop_reason": reason}, {}, error=text)
 
     async def _cancelled(self) -> None:
         with suppress(StorageError):
@@ -387,7 +392,9 @@ class Attempt:
                 await self.session.journal.flush()
                 await self.store.release(self.session.journal)  # the next waker finds it due
             elif self.mode == "live":
-                await self._record_end("cancelled", "cancelled", None)
+                best = best_outcome(self.session)
+                outcome = {**best, "status": "cancelled"} if best else None
+                await self._record_end("cancelled", "cancelled", outcome)
 
     async def _record_end(
         self,
@@ -481,6 +488,8 @@ def _counts(spent: Amount) -> JSONObject:
     """What calls of models have cost: tokens, dollars and their number."""
     amount = spent.to_json()
     value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
+    if spent.thinking_tokens:
+        value["thinking_tokens"] = spent.thinking_tokens
     return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}
 
 

@@ -27,6 +27,7 @@ from longthought.errors import (
     UnknownOutcome,
     UnlabelledConcurrency,
 )
+from longthought.orchestrator.best import note_search, show_best
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
@@ -86,6 +87,9 @@ class Search:
         """How often limits were raised for it."""
         self._raised = self._told_cancel = False
         self._failure: BaseException | None = None
+        self.shown: tuple[str, str | None] | None = None
+        """The best answer that was shown last."""
+        note_search(session, self)
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -207,6 +211,7 @@ class Search:
             if outcome["status"] != "failed" and outcome.get("reason"):
                 self._short = outcome["reason"]
             self._policy.tell(self.state, outcome)
+            show_best(self)
             pick = self._policy.done(self.state)
             if pick is not None:
                 return pick

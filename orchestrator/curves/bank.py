@@ -13,7 +13,17 @@ from longthought.types import JSONObject
 __all__ = ["LIMITS", "Answered", "Banked", "Draw", "read_answer", "read_samples"]
 
 LIMITS = frozenset(
-    ("tokens", "output_tokens", "usd", "wall", "thinking", "model_calls", "branches", "budget")
+    (
+        "tokens",
+        "output_tokens",
+        "usd",
+        "wall",
+        "thinking",
+        "thinking_tokens",
+        "model_calls",
+        "branches",
+        "budget",
+    )
 )
 """Stop reasons that name a limit: the question ran out of it."""
 

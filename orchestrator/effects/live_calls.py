@@ -25,6 +25,12 @@ from longthought.errors import (
 )
 from longthought.orchestrator.effects.early_starts import early_starts
 from longthought.orchestrator.effects.requests import ModelCall
+from longthought.orchestrator.effects.thinking_room import (
+    limited_thought,
+    note_thought,
+    thinking_bounds,
+    with_thought,
+)
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.seats import Ask, Seat
@@ -77,7 +83,8 @@ class LiveCall:
     ) -> None:
         self.session, self.call, self.frame, self.key = session, call, frame, key
         self.request_id, self.ids = request_id, ids
-        self.request = call.request(session)
+        self.request = self.asked = call.request(session)
+        """As it is sent, and as it was asked: a thought may have less room than it asked for."""
         self.model = call.model
         self.price = session.price_of(self.model)
         self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
@@ -98,7 +105,7 @@ class LiveCall:
         """The permit of the try under way, or of the last one."""
         self.permits: list[JSON] = []
         """What is recorded of the permits of all tries."""
-        self.emitted = 0
+        self.emitted = self.thought = 0
         self.tries = 0
         self.dispatched = False
         """Whether ``started`` is on record for the try under way."""
@@ -232,25 +239,31 @@ class LiveCall:
             raise BackendError(f"{type(error).__name__}: {error}") from error
 
     async def _reserve(self) -> None:
-        wish = self._wished_output()
+        most, wish = self._most_output(), self._wished_output()
         least = max(_LEAST_GRANT, self.call.least_output)
         if self.call.goes_on:
             least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
         least = min(wish, least)
         scope = self.session.scope
+        thought, least_thought = thinking_bounds(self.session, self.call, most)
         self.reservation = await scope.reserve(
-            call_bound(self.price, self.prompt_tokens, wish),
-            minimum=call_bound(self.price, self.prompt_tokens, least),
+            with_thought(call_bound(self.price, self.prompt_tokens, wish), thought),
+            minimum=with_thought(call_bound(self.price, self.prompt_tokens, least), least_thought),
             allowance=self.call.last_answer,
         )
+        room = self.reservation.amount.thinking_tokens
+        self.request = limited_thought(self.session, self.asked, room)
         bounded = scope.limited("tokens") or scope.limited("output_tokens")
         granted = self.reservation.amount.output_tokens
         own_limit = "max_tokens" in self.call.sampling
         unbounded = not scope.hard and not own_limit and not self.model.capabilities.top_up
         self.grant.tokens = granted if bounded or not unbounded else UNBOUNDED_TOKENS
 
+    def _most_output(self) -> int:
+        return self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+
     def _wished_output(self) -> int:
-        most = self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+        most = self._most_output()
         return min(most, _FIRST_GRANT) if self.model.capabilities.top_up else most
 
     def _prompt_bound(self) -> int:
@@ -279,7 +292,8 @@ class LiveCall:
             grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
             attempt=self.number,
         )
-        self.emitted, self.running, self.dispatched = 0, None, True
+        self.emitted = self.thought = 0
+        self.running, self.dispatched = None, True
         await self._or_release(self.session.journal.flush())
 
     async def top_up(self, wanted: int) -> int:
@@ -314,6 +328,8 @@ class LiveCall:
             if not self.emitted and ask is not None and ask.first_token is None:
                 ask.first_token = now()
             self.emitted += delta.tokens
+            if delta.kind == "reasoning":
+                self.thought += delta.tokens
             if delta.tokens or delta.usage is not None:
                 self.running = delta.usage
             if delta.call is not None and early is not None:
@@ -416,8 +432,12 @@ class LiveCall:
     def _used_so_far(self) -> Amount | None:
         """What the stream under way has come to, None if that is not known."""
         if self.model.capabilities.top_up:
-            return call_bound(self.price, self.prompt_tokens, self.emitted)
-        return None if self.running is None else usage_amount(self.price, self.running)
+            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
+        elif self.running is not None:
+            bound = usage_amount(self.price, self.running)
+        else:
+            return None
+        return with_thought(bound, self.thought)
 
     def _finished_number(self) -> int | None:
         """The try that this finish belongs to, None for the first."""
@@ -471,7 +491,8 @@ class LiveCall:
             reply["granted"] = self.grant.tokens
         if self.early is not None:
             self.early.settle(reply, self.emitted)
-        actual = usage_amount(self.price, usage)
+        thought = note_thought(session, self.call, reply["message"], usage)
+        actual = with_thought(usage_amount(self.price, usage), thought)
         reservation = self.reservation
 
         def settle() -> JSONObject:

@@ -1,5 +1,6 @@
 """Reading traces: what happened as a tree, and what the answer rests on. Nothing here runs."""
 
+from longthought.orchestrator.traces.so_far import best_in_trace
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
 from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
@@ -13,6 +14,7 @@ __all__ = [
     "SearchNode",
     "Step",
     "Utilisation",
+    "best_in_trace",
     "explain",
     "run_tree",
     "utilisation",

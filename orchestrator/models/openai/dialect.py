@@ -56,8 +56,9 @@ class WireOptions:
 
     ``name`` is the model's name at the endpoint. ``max_tokens_field`` is where a chat request has
     its maximum, ``thinking_field`` where it has the most tokens of a thought, None for servers that
-    take none. ``include_usage`` asks streams for their usage, ``running_usage`` for that so far with
-    each piece, over Chat Completions. ``send_reasoning`` sends reasoning back as it came. ``seeds`` sends seeds over Responses, too, where few servers take them.
+    take none. ``include_usage`` asks streams for their usage, ``running_usage`` those of Chat
+    Completions for that so far with each piece. ``send_reasoning`` sends reasoning back as it came.
+    ``seeds`` sends seeds over Responses, too, where few servers take them.
     ``extra`` is added to every body but replaces nothing.
     """
 

@@ -36,7 +36,7 @@ class ThoughtCount:
         if self._over:
             return
         self._over = True
-        if 0 < self._pieces and max(self._pieces, counted - 1) < self._least:
+        if self._pieces > 0 and max(self._pieces, counted - 1) < self._least:
             self.cut_for = "thought_short"
 
 
