@@ -30,18 +30,21 @@ def _made(spec: JSONObject) -> Policy | None:
             n, wave, warmth = spec["n"], spec["wave"], spec["temperature"]
             return Sample(n, wave, stopper, selector, warmth, spec["name"], models)
         case "backtrack":
-            figures = (spec[name] for name in ("width", "depth", "steps", "restarts"))
-            return Backtrack(*figures, tuple(spec["stop"]), spec["temperature"], models)
+            names = ("width", "depth", "steps", "restarts", "temperature")
+            figures = {name: spec[name] for name in names}
+            return Backtrack(stop=tuple(spec["stop"]), models=models, **figures)
     return None
 
 
 def _stopper(spec: JSON) -> Stopper:
     if spec["name"] == "beta":
         return Beta(spec["threshold"])
-    return {"never": Never, "first_pass": FirstPass}[spec["name"]]()
+    stoppers: dict[str, Stopper] = {"never": Never(), "first_pass": FirstPass()}
+    return stoppers[spec["name"]]
 
 
 def _selector(spec: JSON) -> Selector:
     if spec["name"] == "majority":
         return Majority(spec.get("fallback", False))
-    return {"best": Best, "weighted": Weighted}[spec["name"]]()
+    selectors: dict[str, Selector] = {"best": Best(), "weighted": Weighted()}
+    return selectors[spec["name"]]

@@ -78,7 +78,7 @@ def _fed(policy: Policy, state: State, name: str, data: JSON, told: dict[str, Ou
     match name:
         case "ask":
             asks: list[Ask] = policy.ask(state, data["room"])
-            return [ask.id for ask in asks] == data["asks"]
+            return bool([ask.id for ask in asks] == data["asks"])
         case "tell":
             if data["ask"] not in told:
                 return False

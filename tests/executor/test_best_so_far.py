@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from longthought import Budget, Store, Workflow, answers, strategies
-from longthought.budgets import Clocks
-from longthought.orchestrator import runs
+from longthought import Store, Workflow, answers, strategies
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State
@@ -184,23 +182,22 @@ def test_our_policies_say_what_the_end_would_say(policy: Any) -> None:
         assert so_far.stop_reason in (SO_FAR, end.stop_reason)
 
 
-async def test_a_graph_of_ones_own_has_it_at_the_wall(
-    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(runs, "Clocks", lambda _: Clocks(lambda: now))
+class Found(TypedDict, total=False):
+    """The state of the graph below."""
 
-    async def think(state: Any, runtime: Runtime[Context]) -> dict[str, Any]:
-        found = await runtime.context.explore(strategies.sample(3))
-        assert found.answer == "7"
-        nonlocal now
-        now = 10.0
-        raise TimeoutError
+    answer: str | None
 
-    graph = StateGraph(dict, context_schema=Context)
+
+async def test_a_graph_that_fails_has_what_it_found_before(sqlite_store: Store) -> None:
+    async def think(state: Found, runtime: Runtime[Context]) -> Found:
+        await runtime.context.explore(strategies.sample(3))
+        raise RuntimeError("no more")
+
+    graph = StateGraph(Found, context_schema=Context)
     graph.add_node("think", think)
     graph.add_edge(START, "think")
     graph.add_edge("think", END)
-    workflow = workflow_of(sqlite_store, graph=graph, budget=Budget(wall=10))
-    result = await workflow.run("q")
+    result = await workflow_of(sqlite_store, graph=graph).run("q")
     assert (result.status, result.answer) == ("failed", "7")
+    assert result.error == "RuntimeError: no more"
+    assert run_tree(await sqlite_store.read(result.id)).best["answer"] == "7"
