@@ -299,7 +299,7 @@ class Session:
         Raises:
             asyncio.CancelledError: the branch was cancelled, and something in it went on.
         """
-        if frame.branch is not None and frame.branch.status == "cancelling":
+        if frame.branch is not None and frame.branch.status in ("cancelling", "cancelled"):
             raise asyncio.CancelledError
         if frame.branch is not None and not frame.branch.live.is_set():
             await frame.branch.live.wait()
