@@ -394,9 +394,14 @@ def _events(job: _Job) -> Iterator[bytes]:
     def event(value: dict[str, Any]) -> bytes:
         return _chunk(b"data: " + _compact(value) + b"\n\n")
 
-    def choice(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    options = job.request.get("stream_options") or {}
+
+    def choice(delta: dict[str, Any], finish: str | None = None, tokens: int = 0) -> bytes:
         one = {"index": 0, "delta": delta, "finish_reason": finish}
-        return event({**_envelope("chat.completion.chunk"), "choices": [one]})
+        value = {**_envelope("chat.completion.chunk"), "choices": [one]}
+        if options.get("continuous_usage_stats"):  # as vLLM
+            value["usage"] = {"prompt_tokens": job.prompt_tokens, "completion_tokens": tokens}
+        return event(value)
 
     if job.has("odd"):
         yield event({"choices": [{"delta": [7]}]})
@@ -414,13 +419,12 @@ def _events(job: _Job) -> Iterator[bytes]:
             if number == half and job.has("error"):
                 echoed = f" {job.headers}" if job.has("echo") else ""
                 yield event({"error": {"message": f"the engine died{echoed}", "code": 500}})
-            yield choice(piece)
+            yield choice(piece, tokens=job.hidden + number + 1)
             if job.has("running"):
                 yield event({"choices": [], "usage": {**job.usage(), "completion_tokens": number}})
-        yield choice({}, job.finish)
+        yield choice({}, job.finish, tokens=job.completion_tokens)
     if job.has("lost-end"):
         return
-    options = job.request.get("stream_options") or {}
     if options.get("include_usage") and not job.has("no-usage"):
         envelope = _envelope("chat.completion.chunk")
         yield event({**envelope, "choices": [], "usage": job.usage()})

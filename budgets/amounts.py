@@ -13,7 +13,13 @@ from longthought.types import JSON, JSONObject
 __all__ = ["KINDS", "NANODOLLARS_PER_DOLLAR", "Amount", "Kind", "Vector", "dollars"]
 
 Kind: TypeAlias = Literal[
-    "tokens", "output_tokens", "nanodollars", "model_calls", "tool_calls", "branches"
+    "tokens",
+    "output_tokens",
+    "nanodollars",
+    "model_calls",
+    "tool_calls",
+    "branches",
+    "thinking_tokens",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds a ledger counts, in the order in which every vector holds them."""
@@ -33,7 +39,8 @@ def dollars(nanodollars: int) -> Decimal:
 class Amount:
     """So much of every kind; money in nano-dollars, all else counted in pieces.
 
-    ``tokens`` are prompt and output together; ``output_tokens`` are a part of them.
+    ``tokens`` are prompt and output together; ``output_tokens`` are a part of them, and
+    ``thinking_tokens`` a part of those.
     """
 
     tokens: int = 0
@@ -42,6 +49,7 @@ class Amount:
     model_calls: int = 0
     tool_calls: int = 0
     branches: int = 0
+    thinking_tokens: int = 0
 
     @property
     def vector(self) -> Vector:
@@ -53,6 +61,7 @@ class Amount:
             self.model_calls,
             self.tool_calls,
             self.branches,
+            self.thinking_tokens,
         )
 
     @property

@@ -22,7 +22,7 @@ from longthought.types import JSONObject
 
 __all__ = ["Reservation", "Scope"]
 
-_NOTHING: Vector = (0, 0, 0, 0, 0, 0)
+_NOTHING: Vector = (0,) * len(KINDS)
 _NO_BUDGET = Budget()
 _NO_CLAIMS: Claims = set()
 

@@ -18,7 +18,7 @@ FINAL_ANSWER_TOKENS = 512
 """Most tokens kept back for the final answer unless the user says otherwise."""
 
 _FINAL_ANSWER_SHARE = 20  # one twentieth, 5 %
-_COUNTS = ("tokens", "output_tokens", "model_calls", "tool_calls", "branches")
+_COUNTS = ("tokens", "output_tokens", "thinking_tokens", "model_calls", "tool_calls", "branches")
 _SECONDS = ("wall", "thinking")
 _LIMITS = (*_COUNTS, "usd", *_SECONDS)
 # No tool calls, or nothing but free models, is a sensible wish. Zero of anything else is a run that
@@ -33,6 +33,7 @@ class Budget:
     Attributes:
         tokens: prompt and output tokens of all model calls together.
         output_tokens: output tokens alone, hidden reasoning included.
+        thinking_tokens: tokens of thought alone, a part of the output tokens; hidden ones included.
         usd: dollars. Given as int, float, text or Decimal, kept as an exact Decimal; a float counts
             as the number it prints as. Zero admits free models only.
         wall: seconds from start to end, waiting included.
@@ -56,6 +57,7 @@ class Budget:
     tool_calls: int | None = None
     branches: int | None = None
     final_answer: int | None = None
+    thinking_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name in (*_COUNTS, "final_answer"):

@@ -30,6 +30,7 @@ Claims = set[tuple[Account, int]]
 """(account, kind) that a waiter further ahead has a right to."""
 
 _OUTPUT = KINDS.index("output_tokens")
+_THINKING = KINDS.index("thinking_tokens")  # the last one
 _MANY = 256
 """More callers than this do not come in one turn of the loop, or take no harm from the order."""
 
@@ -39,6 +40,8 @@ class Wish:
 
     A call that gets fewer output tokens also needs fewer tokens and less money, so one number of
     steps scales all kinds together. One step is one output token where output is what varies.
+    Tokens of thought stand apart: who may think less can say as much, and who may say less may
+    think as long as before.
     """
 
     __slots__ = ("high", "low", "span", "steps")
@@ -49,6 +52,10 @@ class Wish:
         if min(low) < 0 or min(self.span) < 0:
             raise ValueError(f"need 0 <= minimum <= amount in every kind, got {low} and {high}")
         self.steps = self.span[_OUTPUT] or max(self.span)
+
+    def thinking(self, vector: Vector, tokens: int) -> Vector:
+        """The figures with so many tokens of thought."""
+        return vector if vector[_THINKING] == tokens else (*vector[:_THINKING], tokens)
 
     def at(self, step: int) -> Vector:
         """The figures at one step, rounded up."""
@@ -108,6 +115,7 @@ class Wish:
         low, high = self.low, self.high
         run = member = accounts[0]
         crowd = 1
+        thought = high[_THINKING]
         for place, account in enumerate(accounts):
             shares = account.shares
             if shares is None:
@@ -128,11 +136,16 @@ class Wish:
                 elif self.span[kind]:
                     if crowd > 1:
                         room = min(room, free // crowd - low[kind])
-                    step = min(step, self.most(kind, room))
+                    if kind == _THINKING:
+                        thought = min(thought, low[kind] + max(0, room))
+                    else:
+                        step = min(step, self.most(kind, room))
             member = account
             if shares is None:
                 run = account
-        return (None, blocked) if blocked >= 0 else (self.at(step), -1)
+        if blocked >= 0:
+            return None, blocked
+        return self.thinking(self.at(step), thought), -1
 
 
 class Waiter:

@@ -100,7 +100,8 @@ class Sampling(TypedDict, total=False):
     ``max_tokens`` is the user's own wish for one reply (tokens); what the budget grants beside it
     is a result of the call and no part of the request. ``thinking_tokens`` limits the visible
     reasoning that comes before it says anything: then the thought is cut and the answer asked for.
-    0 asks for no reasoning where the backend can be told, and cuts nothing.
+    0 asks for no reasoning where the backend can be told, and cuts nothing. A visible thought that
+    ends before ``min_thinking_tokens`` is gone on with before the answer.
     """
 
     temperature: float
@@ -110,6 +111,7 @@ class Sampling(TypedDict, total=False):
     max_tokens: int
     reasoning_effort: str
     thinking_tokens: int
+    min_thinking_tokens: int
     logprobs: bool
 
 
@@ -184,7 +186,8 @@ class ModelReply(TypedDict):
     ``stopped_by`` is the stop string that ended the reply, None if it ended otherwise; it is
     missing where none was asked for or the backend does not tell. ``granted`` is there when the
     budget granted fewer output tokens than were wished for, and they were used up. ``thought_cut``
-    is there when ``sampling.thinking_tokens`` were used up before anything was said.
+    is there when ``sampling.thinking_tokens`` were used up before anything was said,
+    ``thought_short`` when something was said before there were ``sampling.min_thinking_tokens``.
     """
 
     message: Message
@@ -196,6 +199,7 @@ class ModelReply(TypedDict):
     stopped_by: NotRequired[str | None]
     granted: NotRequired[int]
     thought_cut: NotRequired[bool]
+    thought_short: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,8 @@ class Delta:
 
     ``tokens`` is the number of completion tokens this piece stands for, as far as known. ``call``
     is the whole tool call, in the one piece (of no text and no tokens) that says that its arguments
-    are complete; what it asks for may be begun before the stream ends.
+    are complete; what it asks for may be begun before the stream ends. ``usage`` is that of the
+    call up to here, where the backend tells it with each piece.
     """
 
     kind: Literal["content", "reasoning", "tool_call"]
@@ -212,6 +217,7 @@ class Delta:
     tokens: int = 1
     index: int = 0
     call: ToolCallPart | None = None
+    usage: Usage | None = None
 
 
 class Grant(Protocol):

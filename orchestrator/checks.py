@@ -10,13 +10,12 @@ from longthought.budgets import Budget
 from longthought.errors import InvalidInput
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
-from longthought.types import Message, Model, Sampling
+from longthought.types import Message, Model
 
 __all__ = [
     "check_inner_budget",
     "check_names",
     "check_question",
-    "check_sampling",
     "checked_shares",
 ]
 
@@ -37,14 +36,6 @@ def check_inner_budget(field: str, budget: Budget | None) -> None:
         if budget is not None and getattr(budget, name) is not None:
             fix = "Limit the run: Workflow(budget=...)"
             raise InvalidInput(f"{field}.{name}", "time is counted for the run as a whole", fix)
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Refuse a limit on thinking that is no number of tokens."""
-    tokens = sampling.get("thinking_tokens", 0)
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        fix = "Write a whole number of tokens, or leave it out for no limit"
-        raise InvalidInput("sampling.thinking_tokens", f"{tokens!r} cannot be used", fix)
 
 
 def checked_shares(shares: Sequence[float]) -> tuple[float, ...]:

@@ -24,6 +24,10 @@ STEP_PROMPT = "Go on with the next step."
 ANSWER_LEAD = "\n\nThe answer:"
 ANSWER_PROMPT = "That is enough thinking. Give your answer now."
 ACT_PROMPT = "That is enough thinking. Give your answer now, or call the tool that you need."
+THINK_ON_LEAD = "\n\nWait,"
+THINK_ON_PROMPT = (
+    "Wait. Think on before you answer: check what you have so far, and look for what you missed."
+)
 CONTINUE_PROMPT = "Go on exactly where you stopped, and repeat nothing."
 
 

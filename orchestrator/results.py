@@ -21,6 +21,7 @@ _LIMITS = (
     "usd",
     "wall",
     "thinking",
+    "thinking_tokens",
     "model_calls",
     "branches",
     "budget",
@@ -96,4 +97,6 @@ def counts_of(spent: Amount) -> JSONObject:
     """What calls of models have cost: tokens, dollars and their number."""
     amount = spent.to_json()
     value: JSONObject = {name: amount.get(name, 0) for name in ("tokens", "output_tokens")}
+    if spent.thinking_tokens:
+        value["thinking_tokens"] = spent.thinking_tokens
     return {**value, "usd": float(spent.usd), "model_calls": spent.model_calls}

@@ -20,6 +20,7 @@ from longthought.errors import (
     Suspended,
     UnknownOutcome,
 )
+from longthought.orchestrator.best import best_outcome
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import inside_a_run
@@ -360,7 +361,9 @@ class Attempt:
         waiting = list(self.session.waiting)
         if self.mode == "replay":
             status = self._recorded_status()
-            return self._result({"status": status, "stop_reason": "recording ends"}, {}, waiting)
+            best = {} if status == "parked" else best_outcome(self.session)
+            outcome = {**best, "status": status, "stop_reason": "recording ends"}
+            return self._result(outcome, {}, waiting)
         if isinstance(stop, ReplayStopped):
             raise StorageError("a live attempt came to the end of a recording")
         await self._record_end("parked", "waiting", None, waiting=waiting)
@@ -385,10 +388,11 @@ class Attempt:
         )
         reason = error.reason if isinstance(error, BudgetExhausted) else type(error).__name__
         status = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
-        outcome: JSONObject = {"answer": None, "status": status, "error": text}
+        best = best_outcome(self.session)
+        outcome = {"answer": None, **best, "status": status, "error": text}
         if self.mode == "live":
             await self._record_end(status, reason, outcome)
-        return self._result({"status": status, "stop_reason": reason}, {}, error=text)
+        return self._result({**outcome, "stop_reason": reason}, {}, error=text)
 
     async def _cancelled(self) -> None:
         with suppress(StorageError):
@@ -396,7 +400,9 @@ class Attempt:
                 await self.session.journal.flush()
                 await self.store.release(self.session.journal)  # the next waker finds it due
             elif self.mode == "live":
-                await self._record_end("cancelled", "cancelled", None)
+                best = best_outcome(self.session)
+                outcome = {**best, "status": "cancelled"} if best else None
+                await self._record_end("cancelled", "cancelled", outcome)
 
     async def _record_end(
         self,

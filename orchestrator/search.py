@@ -8,6 +8,7 @@ branches run on recorded effects; only then do live effects begin.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from longthought.errors import (
     limit_reason,
     split_reason,
 )
+from longthought.orchestrator.best import note_search, show_best
 from longthought.orchestrator.branch_runs import RunBranch, new_branch, run_to_end
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
@@ -37,6 +39,11 @@ __all__ = ["Search"]
 
 _AFTER_A_PICK = ("tell", "cancel", "limit_raised")
 """Inputs that may follow a pick in a recording without a rejection of it."""
+
+PATIENCE_S = 1.0
+"""How long branches that were cancelled may take to stop before the run goes on without them."""
+
+_LOG = logging.getLogger("longthought")
 
 
 class Search:
@@ -91,6 +98,9 @@ class Search:
         """The number of the event by which a limit was hit; 0 for none since limits were raised."""
         self._told_cancel = False
         self._failure: BaseException | None = None
+        self.shown: tuple[str, str | None] | None = None
+        """The best answer that was shown last."""
+        note_search(session, self)
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -215,6 +225,7 @@ class Search:
             if _by_limit(outcome):
                 self._short = split_reason(outcome["reason"])
             self._policy.tell(self.state, outcome)
+            show_best(self)
             pick = self._policy.done(self.state)
             if pick is not None:
                 return pick
@@ -277,7 +288,8 @@ class Search:
 
     def _over(self, branch: Branch, task: asyncio.Task[str]) -> None:
         """Take in the end of a branch's task, whichever it is; nothing may be left waiting."""
-        self._running.pop(branch.ask.id, None)
+        if self._running.pop(branch.ask.id, None) is None:
+            return  # it was left behind
         try:
             if task.cancelled():
                 if branch.status == "cancelling":  # cancelled before its first step
@@ -420,9 +432,24 @@ class Search:
                 branch.status = "cancelling"
                 task.cancel()
         while self._running:
-            await asyncio.wait(list(self._running.values()))
+            stopping = all(self.branches[name].status == "cancelling" for name in self._running)
+            tasks = list(self._running.values())
+            done, _ = await asyncio.wait(tasks, timeout=PATIENCE_S if stopping else None)
+            if not done:
+                self._leave()
         if self._failure is not None:
             raise self._failure
+
+    def _leave(self) -> None:
+        """End the branches that do not stop when they are told to: the answer waits for none.
+
+        What is still running of them asks for nothing more, and what it comes to is dropped.
+        """
+        for name in list(self._running):
+            _LOG.warning("branch %s does not stop; the run goes on without it", name)
+            del self._running[name]
+            self.branches[name].status = "cancelled"
+            self._ended(self.branches[name], "cancelled")
 
     def _end_parked(self) -> None:
         """End the branches that wait for a signal: nobody is to be asked for it any more."""

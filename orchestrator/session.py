@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from longthought.budgets import (
     FREE,
@@ -44,6 +44,9 @@ from longthought.types import (
     Model,
     ToolDefinition,
 )
+
+if TYPE_CHECKING:
+    from longthought.orchestrator.search import Search
 
 __all__ = ["MISSING", "Mode", "Session", "Watch"]
 
@@ -111,8 +114,12 @@ class Session:
     dropped: set[str] = field(default_factory=set)
     """Places of the branches that this attempt cancelled, perhaps before their first effect."""
     used_signals: set[str] = field(default_factory=set)
+    hidden_thinkers: set[str] = field(default_factory=set)
+    """Names of models that have thought where nobody could see it, or end it."""
     spent_by_model: dict[str, Amount] = field(default_factory=dict)
     """What the calls of each model have cost, by its name."""
+    searches: list[Search] = field(default_factory=list)
+    """Those under way, in the order in which they were begun; see ``best.py``."""
     _prices: dict[str, Price | None] = field(default_factory=dict)
     _toolsets: dict[tuple[str, ...], str] = field(default_factory=dict)
     _definitions: dict[tuple[str, ...], list[ToolDefinition]] = field(default_factory=dict)
@@ -304,7 +311,7 @@ class Session:
         Raises:
             asyncio.CancelledError: the branch was cancelled, and something in it went on.
         """
-        if frame.branch is not None and frame.branch.status == "cancelling":
+        if frame.branch is not None and frame.branch.status in ("cancelling", "cancelled"):
             raise asyncio.CancelledError
         if frame.branch is not None and not frame.branch.live.is_set():
             await frame.branch.live.wait()

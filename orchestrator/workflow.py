@@ -19,11 +19,11 @@ from longthought.orchestrator.checks import (
     check_inner_budget,
     check_names,
     check_question,
-    check_sampling,
     checked_shares,
     names_of,
 )
 from longthought.orchestrator.definition import Definition, Retry
+from longthought.orchestrator.effects.cut_thoughts import check_thinking
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.handle import RunHandle
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
@@ -138,7 +138,7 @@ class Workflow:
             raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
         if output_retries < 0:
             raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
-        check_sampling(sampling or {})
+        check_thinking(sampling or {})
         check_inner_budget("branch_budget", branch_budget)
         typed = None if output is None else JSONKind(output)
         definition = Definition(

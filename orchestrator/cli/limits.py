@@ -11,6 +11,7 @@ __all__ = [
     "ModelCalls",
     "OutputTokens",
     "Thinking",
+    "ThinkingTokens",
     "Tokens",
     "ToolCalls",
     "Usd",
@@ -31,6 +32,9 @@ Wall: TypeAlias = Annotated[
 Thinking: TypeAlias = Annotated[
     float | None, typer.Option("--thinking", help="Limit: seconds in which a model works.")
 ]
+ThinkingTokens: TypeAlias = Annotated[
+    int | None, typer.Option("--thinking-tokens", help="Limit: tokens of thought.")
+]
 ModelCalls: TypeAlias = Annotated[
     int | None, typer.Option("--model-calls", help="Limit: model calls.")
 ]
@@ -49,6 +53,7 @@ def given(
     model_calls: int | None,
     tool_calls: int | None,
     branches: int | None,
+    thinking_tokens: int | None = None,
 ) -> dict[str, Any]:
     """The limits as a budget names them; None for those that were not given."""
     return {
@@ -60,4 +65,5 @@ def given(
         "model_calls": model_calls,
         "tool_calls": tool_calls,
         "branches": branches,
+        "thinking_tokens": thinking_tokens,
     }

@@ -43,6 +43,7 @@ def resume(
     usd: limits.Usd = None,
     wall: limits.Wall = None,
     thinking: limits.Thinking = None,
+    thinking_tokens: limits.ThinkingTokens = None,
     model_calls: limits.ModelCalls = None,
     tool_calls: limits.ToolCalls = None,
     branches: limits.Branches = None,
@@ -62,7 +63,15 @@ def resume(
     settings = settings_of(context)
     decisions = [_decision(text) for text in decide or ()]
     given = limits.given(
-        tokens, output_tokens, usd, wall, thinking, model_calls, tool_calls, branches
+        tokens,
+        output_tokens,
+        usd,
+        wall,
+        thinking,
+        model_calls,
+        tool_calls,
+        branches,
+        thinking_tokens,
     )
 
     async def resumed() -> Result:
@@ -86,7 +95,7 @@ def resume(
         with progress(f"going on with {run}", quiet=as_json):
             result = asyncio.run(resumed())
     except KeyboardInterrupt:
-        raise interrupted(settings, run) from None
+        raise interrupted(settings, run, as_json=as_json) from None
     if as_json:
         print_json(result.to_json())
     else:

@@ -11,11 +11,12 @@ import typer
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.cli.failures import reported
-from longthought.orchestrator.cli.output import age, console, plain_table, print_json
+from longthought.orchestrator.cli.output import age, console, one_line, plain_table, print_json
 from longthought.orchestrator.cli.settings import settings_of
+from longthought.types import JSONObject
 
 if TYPE_CHECKING:
-    from longthought.storage import RunRow
+    from longthought.storage import RunRow, Store
 
 __all__ = ["STATUSES", "runs", "signal"]
 
@@ -38,6 +39,9 @@ def runs(
     ] = None,
     workflow: Annotated[str | None, typer.Option(help="Runs of this workflow alone.")] = None,
     limit: Annotated[int, typer.Option(help="Most runs to list.", min=1)] = 50,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also each answer, or the best so far.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the runs in the store, newest first.
@@ -46,27 +50,45 @@ def runs(
     Examples:
       longthought runs
       longthought runs --status parked
+      longthought runs --status running --answers
       longthought runs --limit 500 --json
     """
     settings = settings_of(context)
     if status is not None and status not in STATUSES:
         raise InvalidInput("status", f"there is no {status!r}", f"Use {', '.join(STATUSES)}")
 
-    async def listed() -> list[RunRow]:
+    async def listed() -> tuple[list[RunRow], dict[str, JSONObject]]:
         async with settings.store() as store:
-            return await store.list_runs(limit=limit, status=status, workflow=workflow)
+            rows = await store.list_runs(limit=limit, status=status, workflow=workflow)
+            return rows, {row.id: await _answer(store, row) for row in rows if answers}
 
-    rows = asyncio.run(listed())
+    rows, found = asyncio.run(listed())
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([{**asdict(row), **found.get(row.id, {})} for row in rows])
         return
     if not rows:
         typer.echo('no runs; begin one with: longthought solve "4 7 8 8 -> 24"')
         return
-    table = plain_table("run", "workflow", "status", "begun", "events", right=("events",))
+    last = ("answer",) if answers else ()
+    table = plain_table("run", "workflow", "status", "begun", "events", *last, right=("events",))
     for row in rows:
-        table.add_row(row.id, row.workflow, row.status, age(row.created_at), f"{row.length:,}")
+        cells = [row.id, row.workflow, row.status, age(row.created_at), f"{row.length:,}"]
+        table.add_row(*cells, *([_shown(found[row.id])] if answers else ()))
     console().print(table)
+
+
+async def _answer(store: Store, row: RunRow) -> JSONObject:
+    """The answer of a run, and the best so far of one that has not come to its end."""
+    from longthought.orchestrator.traces import run_tree
+
+    tree = run_tree(await store.read(row.id))
+    return {"answer": tree.answer, **({"best": tree.best} if tree.best else {})}
+
+
+def _shown(found: JSONObject) -> str:
+    if "best" in found:
+        return f"{one_line(found['best']['answer'], 40)} (so far)"
+    return "" if found["answer"] is None else one_line(found["answer"], 40)
 
 
 @reported

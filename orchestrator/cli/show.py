@@ -228,6 +228,10 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
         lines.append((f"attempts  {tree.attempts}", ""))
     if tree.answer is not None:
         lines.append((f"answer    {tree.answer}", "bold"))
+    if tree.best:
+        rests = tree.best.get("support", {}).get("samples")
+        samples = "" if rests is None else f", {count(rests, 'sample')}"
+        lines.append((f"best      {tree.best['answer']} (so far{samples})", "bold"))
     if tree.error:
         lines.append((f"error     {tree.error}", "red"))
     for wait in tree.waiting:

@@ -39,6 +39,7 @@ from longthought.types import JSONObject, Message
 if TYPE_CHECKING:
     from longthought import Result, Workflow
     from longthought.budgets import Budget
+    from longthought.storage import Recording
 
 __all__ = ["exit_code", "interrupted", "print_result", "solve"]
 
@@ -75,6 +76,7 @@ def solve(
     usd: limits.Usd = None,
     wall: limits.Wall = None,
     thinking: limits.Thinking = None,
+    thinking_tokens: limits.ThinkingTokens = None,
     model_calls: limits.ModelCalls = None,
     tool_calls: limits.ToolCalls = None,
     branches: limits.Branches = None,
@@ -121,7 +123,15 @@ def solve(
         "max_tokens": max_tokens,
     }
     limited = limits.given(
-        tokens, output_tokens, usd, wall, thinking, model_calls, tool_calls, branches
+        tokens,
+        output_tokens,
+        usd,
+        wall,
+        thinking,
+        model_calls,
+        tool_calls,
+        branches,
+        thinking_tokens,
     )
     budget = budget_from(limited, settings.config.defaults.get("budget", {}))
     options = definition_options(question, given, settings)
@@ -141,13 +151,11 @@ def solve(
                 watch = _counting(tell)
             result = asyncio.run(answered())
     except KeyboardInterrupt:
-        raise interrupted(settings, run_id) from None
+        raise interrupted(settings, run_id, as_json=as_json, stream=stream) from None
     except QuestionRefused as error:
         raise refused(error, question, options) from None
-    if as_json and stream:
-        typer.echo(json.dumps({"event": "result", **result.to_json()}, ensure_ascii=False))
-    elif as_json:
-        print_json(result.to_json())
+    if as_json:
+        _print_result_json(result.to_json(), stream=stream)
     else:
         print_result(result)
     raise typer.Exit(exit_code(result))
@@ -203,21 +211,38 @@ def exit_code(result: Result) -> int:
     return 0 if (answered and not rejected) or result.status == "parked" else 1
 
 
-def interrupted(settings: Settings, run_id: str) -> typer.Exit:
-    """Say how to go on with a run that Ctrl-C has stopped."""
+def interrupted(
+    settings: Settings, run_id: str, *, as_json: bool = False, stream: bool = False
+) -> typer.Exit:
+    """Print the best answer so far of a run that Ctrl-C has stopped, and how to go on with it."""
+    from longthought.orchestrator.traces import run_tree
 
-    async def begun() -> bool:
+    async def begun() -> Recording:
         async with settings.store() as store:
-            await store.row(run_id)
-        return True
+            return await store.read(run_id)
 
     try:
-        asyncio.run(begun())
+        tree = run_tree(asyncio.run(begun()))
     except InvalidInput:
         typer.echo("longthought: interrupted before the run began", err=True)
-    else:
-        typer.echo(f"longthought: interrupted. Go on with: longthought resume {run_id}", err=True)
+        return typer.Exit(INTERRUPTED)
+    if as_json:
+        found = {"id": run_id, "answer": tree.best.get("answer"), "status": tree.status}
+        found |= {"stop_reason": tree.stop_reason, "spent": tree.spent}
+        _print_result_json(found, stream=stream)
+    elif tree.best:
+        typer.echo(tree.best["answer"])
+        typer.echo("  the best answer so far")
+    typer.echo(f"longthought: interrupted. Go on with: longthought resume {run_id}", err=True)
     return typer.Exit(INTERRUPTED)
+
+
+def _print_result_json(value: JSONObject, *, stream: bool) -> None:
+    """As a document, or as the last line of what was shown."""
+    if stream:
+        typer.echo(json.dumps({"event": "result", **value}, ensure_ascii=False))
+    else:
+        print_json(value)
 
 
 def _question(text: str) -> str:
@@ -229,16 +254,20 @@ def _question(text: str) -> str:
 
 
 def _counting(tell: Any) -> Any:
-    """Counts branches for the line of progress."""
-    seen = {"branch": 0, "branch_ended": 0, "tool": 0}
+    """Counts branches for the line of progress, and says the best answer so far."""
+    seen = {"branch": 0, "branch_ended": 0, "tool": 0, "best": 0}
+    best = ""
 
     def watch(event: JSONObject) -> None:
+        nonlocal best
         if event["event"] in seen:
             seen[event["event"]] += 1
+            if event["event"] == "best" and event["answer"] is not None:
+                best = f", best so far {one_line(event['answer'], 40)}"
             text = f"{count(seen['branch'], 'branch', 'branches')}, {seen['branch_ended']} back"
             if seen["tool"]:
                 text += f", {count(seen['tool'], 'tool call')}"
-            tell(text)
+            tell(text + best)
 
     return watch
 

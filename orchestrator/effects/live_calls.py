@@ -23,6 +23,12 @@ from longthought.errors import (
 )
 from longthought.orchestrator.effects.early_starts import early_starts
 from longthought.orchestrator.effects.requests import ModelCall
+from longthought.orchestrator.effects.thinking_room import (
+    limited_thought,
+    note_thought,
+    thinking_bounds,
+    with_thought,
+)
 from longthought.orchestrator.effects.tries import longest_wait, pause, stopped
 from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame
@@ -76,7 +82,8 @@ class LiveCall:
     ) -> None:
         self.session, self.call, self.frame, self.key = session, call, frame, key
         self.request_id, self.ids = request_id, ids
-        self.request = call.request(session)
+        self.request = self.asked = call.request(session)
+        """As it is sent, and as it was asked: a thought may have less room than it asked for."""
         self.model = call.model
         self.scope = session.scope_of(frame)
         self.price = session.price_of(self.model)
@@ -87,6 +94,8 @@ class LiveCall:
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
         self.usage = Usage()
+        self.running: Usage | None = None
+        """What the stream under way has used so far, where the backend tells."""
         self.early = early_starts(session, frame.branch) if call.acts and call.tools else None
         self.prompt_tokens = 0
         self.exact = False
@@ -96,7 +105,7 @@ class LiveCall:
         """The permit of the try under way, or of the last one."""
         self.permits: list[JSON] = []
         """What is recorded of the permits of all tries."""
-        self.emitted = 0
+        self.emitted = self.thought = 0
         self.tries = 0
         self.dispatched = False
         """Whether ``started`` is on record for the try under way."""
@@ -233,25 +242,31 @@ class LiveCall:
             raise BackendError(f"{type(error).__name__}: {error}") from error
 
     async def _reserve(self) -> None:
-        wish = self._wished_output()
+        most, wish = self._most_output(), self._wished_output()
         least = max(_LEAST_GRANT, self.call.least_output)
         if self.call.goes_on:
             least = max(least, self.prompt_tokens // _PROMPT_PER_OUTPUT)
         least = min(wish, least)
         scope = self.scope
+        thought, least_thought = thinking_bounds(self.session, scope, self.call, most)
         self.reservation = await scope.reserve(
-            call_bound(self.price, self.prompt_tokens, wish),
-            minimum=call_bound(self.price, self.prompt_tokens, least),
+            with_thought(call_bound(self.price, self.prompt_tokens, wish), thought),
+            minimum=with_thought(call_bound(self.price, self.prompt_tokens, least), least_thought),
             allowance=self.call.last_answer,
         )
+        room = self.reservation.amount.thinking_tokens
+        self.request = limited_thought(scope, self.asked, room)
         bounded = scope.limited("tokens") or scope.limited("output_tokens")
         granted = self.reservation.amount.output_tokens
         own_limit = "max_tokens" in self.call.sampling
         unbounded = not scope.hard and not own_limit and not self.model.capabilities.top_up
         self.grant.tokens = granted if bounded or not unbounded else UNBOUNDED_TOKENS
 
+    def _most_output(self) -> int:
+        return self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+
     def _wished_output(self) -> int:
-        most = self.call.sampling.get("max_tokens", self.session.definition.max_output_tokens)
+        most = self._most_output()
         return min(most, _FIRST_GRANT) if self.model.capabilities.top_up else most
 
     def _prompt_bound(self) -> int:
@@ -280,7 +295,8 @@ class LiveCall:
             grant=min(self.grant.tokens, UNBOUNDED_TOKENS),
             attempt=self.number,
         )
-        self.emitted, self.dispatched = 0, True
+        self.emitted = self.thought = 0
+        self.running, self.dispatched = None, True
         await self._or_release(self.session.journal.flush())
 
     async def top_up(self, wanted: int) -> int:
@@ -315,6 +331,10 @@ class LiveCall:
             if not self.emitted and ask is not None and ask.first_token is None:
                 ask.first_token = now()
             self.emitted += delta.tokens
+            if delta.kind == "reasoning":
+                self.thought += delta.tokens
+            if delta.tokens or delta.usage is not None:
+                self.running = delta.usage
             if delta.call is not None and early is not None:
                 early.told(delta.index, delta.call, self.emitted)
             if show is not None:
@@ -369,13 +389,22 @@ class LiveCall:
             return
         self._give_back_slot()  # no tokens flow any more
         used = self._held()
-        if self.model.capabilities.top_up:
-            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
-            used = bound if bound.fits(used) else used
+        if (so_far := self._used_so_far()) is not None:
+            used = so_far if so_far.fits(used) else used
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
             self._finish("abandoned", {"output_tokens": self.emitted})
+
+    def _used_so_far(self) -> Amount | None:
+        """What the stream under way has come to, None if that is not known."""
+        if self.model.capabilities.top_up:
+            bound = call_bound(self.price, self.prompt_tokens, self.emitted)
+        elif self.running is not None:
+            bound = usage_amount(self.price, self.running)
+        else:
+            return None
+        return with_thought(bound, self.thought)
 
     def _finished_number(self) -> int | None:
         """The try that this finish belongs to, None for the first."""
@@ -429,7 +458,8 @@ class LiveCall:
             reply["granted"] = self.grant.tokens
         if self.early is not None:
             self.early.settle(reply, self.emitted)
-        actual = usage_amount(self.price, usage)
+        thought = note_thought(session, self.call, reply["message"], usage)
+        actual = with_thought(usage_amount(self.price, usage), thought)
         reservation = self.reservation
 
         def settle() -> JSONObject:

@@ -26,6 +26,8 @@ class ModelCall:
     """Whether the tokens kept back for a final answer may be used."""
     goes_on: bool = False
     """Whether it continues a reply that was cut short: not worth a prompt for a few tokens."""
+    extensions: int = 0
+    """How often its thought was gone on with before."""
     least_output: int = 0
     """Output tokens below which the call is of no use."""
     acts: bool = False

@@ -17,6 +17,7 @@ __all__ = ["tell_left"]
 _COUNTED: tuple[tuple[Kind, str], ...] = (
     ("tokens", "tokens"),
     ("output_tokens", "output tokens"),
+    ("thinking_tokens", "tokens of thought"),
     ("model_calls", "model calls"),
     ("tool_calls", "tool calls"),
 )

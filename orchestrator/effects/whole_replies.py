@@ -11,7 +11,11 @@ from dataclasses import replace
 
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.definition import CONTINUE_PROMPT
-from longthought.orchestrator.effects.cut_thoughts import answering
+from longthought.orchestrator.effects.cut_thoughts import (
+    answering,
+    check_thinking,
+    thinking_on,
+)
 from longthought.orchestrator.effects.model_calls import call_model
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.session import Session
@@ -28,25 +32,53 @@ async def whole_reply(session: Session, call: ModelCall, *, defer: bool = False)
     asked anew, with twice the room, and so is one whose decoder keeps to a schema: it would begin
     the answer again. What was said stands when nothing more is to be had.
 
-    Where a thought was cut for its own limit (``thinking_tokens``), the answer is asked for.
+    Where a thought was cut for its own limit (``thinking_tokens``), the answer is asked for; one
+    that was too short (``min_thinking_tokens``) is gone on with.
 
     Raises:
         BackendError, BudgetExhausted, QuestionRefused: of the first call, see :func:`call_model`,
-            or of the one that asks for the answer.
+            or of one that goes on from a thought.
+        InvalidInput: the limits on a thought exclude each other.
     """
+    if call.sampling.get("min_thinking_tokens"):
+        check_thinking(call.sampling)
     reply = await call_model(session, call, defer=defer)
-    if reply.get("thought_cut"):
-        return await _answered(session, call, reply, defer=defer)
-    while (rest := _rest(session, call, reply)) is not None:
+    while not (reply.get("thought_cut") or reply.get("thought_short")):
+        rest = _rest(session, call, reply)
+        if rest is None:
+            return reply
         try:
             more = await call_model(session, rest, defer=defer)
         except (BackendError, BudgetExhausted, QuestionRefused):
-            break
+            return reply
         if not Usage.from_json(more["usage"]).completion_tokens:
-            break
-        anew = call.output is not None or not text_of(reply["message"])
-        reply = _joined(reply, more, anew=anew)
-    return reply
+            return reply
+        reply = _joined(reply, more, anew=not rest.goes_on)
+        if rest.goes_on:  # the thought was over: what a server thinks again is not looked at
+            reply.pop("thought_cut", None)
+            reply.pop("thought_short", None)
+    if reply.get("thought_short"):
+        return await _thought_on(session, call, reply, defer=defer)
+    return await _answered(session, call, reply, defer=defer)
+
+
+async def _thought_on(
+    session: Session, call: ModelCall, reply: ModelReply, *, defer: bool
+) -> ModelReply:
+    """A thought that was too short, without what was said after it, and what it then came to."""
+    message: Message = {**reply["message"], "content": ""}
+    message.pop("tool_calls", None)
+    first, *others = thinking_on(call, reply)
+    try:
+        more = await whole_reply(session, first, defer=defer)
+    except QuestionRefused:
+        if not others:
+            raise
+        more = await whole_reply(session, others[0], defer=defer)
+    joined = _joined({**reply, "message": message}, more, anew=False)
+    said = joined["message"]
+    said["content"] = text_of(said).lstrip() or (None if said.get("tool_calls") else "")
+    return joined
 
 
 async def _answered(

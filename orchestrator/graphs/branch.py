@@ -247,8 +247,9 @@ async def run_branch(ctx: Context, branch: Branch) -> None:
 def last_call(session: Session, branch: Branch) -> ModelCall:
     """The call that asks for an answer from what a branch has, out of what was kept back for it."""
     sampling = session.definition.sampling
-    if sampling.get("thinking_tokens"):
+    if sampling.get("thinking_tokens") or sampling.get("min_thinking_tokens"):
         sampling = {**sampling, "thinking_tokens": 0}  # a thought that is cut is no answer
+        sampling.pop("min_thinking_tokens", None)
     return ModelCall(
         [*branch.messages, {"role": "user", "content": FINAL_PROMPT}],
         branch.model,

@@ -180,6 +180,7 @@ def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) ->
         max_tokens_field=settings.max_tokens_field or kind.max_tokens_field,
         thinking_field=kind.thinking_field,
         include_usage=settings.include_usage,
+        running_usage=kind.running_usage,
         send_reasoning=settings.send_reasoning,
         strict_tools=settings.strict_tools,
         extra_headers=EnvironmentHeaders(settings.headers),

@@ -16,7 +16,7 @@ import inspect
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from longthought.errors import BackendError, InvalidInput, QuestionRefused
 from longthought.orchestrator.models import toytokens
@@ -43,6 +43,8 @@ Answering: TypeAlias = Callable[[ModelRequest], "Answer | Awaitable[Answer]"]
 
 Script: TypeAlias = "Answering | Sequence[Answer | Answering] | Mapping[str, Answer | Answering]"
 """Where answers come from, see :class:`ScriptedModel`."""
+
+CutFor: TypeAlias = Literal["thought_cut", "thought_short"]
 
 _CAPABILITIES = Capabilities(top_up=True, continues=True, seeds=True)
 
@@ -145,9 +147,11 @@ class ScriptedModel:
             reply = self._reply(request, answer)
             if not self.capabilities.streams:
                 emit = None
-            said, finish = await self._say(request, reply["message"], grant, emit)
-            if finish == "cut":
-                reply["thought_cut"] = True
+            message, cut_for = self._thought(request, reply["message"])
+            said, finish = await self._say(request, message, grant, emit)
+            if cut_for is not None and finish is None:
+                reply[cut_for] = True
+                finish = "cut" if message is not reply["message"] else None
             return self._counted(request, reply, said, finish)
         finally:
             self._in_flight -= 1
@@ -204,16 +208,9 @@ class ScriptedModel:
         grant: Grant,
         emit: Callable[[Delta], None] | None,
     ) -> tuple[Message, FinishReason | None]:
-        """What can be said within the grant, and ``length`` if that was not everything.
-
-        ``cut`` if it thought for longer than it may.
-        """
+        """What can be said within the grant, and ``length`` if that was not everything."""
         deltas = list(_deltas(message))
         complete = _complete(message, len(deltas))
-        thoughts = request.get("sampling", {}).get("thinking_tokens") or len(deltas)
-        cut = thoughts < sum(delta.kind == "reasoning" for delta in deltas)
-        if cut:
-            deltas = deltas[:thoughts]
         wish = request.get("sampling", {}).get("max_tokens", len(deltas))
         done = 0
         while done < len(deltas):
@@ -228,7 +225,20 @@ class ScriptedModel:
                 if emit is not None and number in complete:
                     emit(complete[number])
             done = allowed
-        return (_first(message, deltas), "cut") if cut else (message, None)
+        return message, None
+
+    def _thought(self, request: ModelRequest, message: Message) -> tuple[Message, CutFor | None]:
+        """What is said before the stream is closed for its thought, and why it is."""
+        sampling, deltas = request.get("sampling", {}), list(_deltas(message))
+        thought = sum(delta.kind == "reasoning" for delta in deltas)
+        most = sampling.get("thinking_tokens") or thought
+        if most < thought:
+            return _first(message, deltas[:most]), "thought_cut"
+        if not 0 < thought < min(sampling.get("min_thinking_tokens", 0), len(deltas)):
+            return message, None
+        if not self.capabilities.streams:
+            return message, "thought_short"
+        return _first(message, deltas[:thought]), "thought_short"
 
     async def _room(self, grant: Grant, done: int, wish: int) -> int:
         """Tokens that may have been said before the next look at the grant."""

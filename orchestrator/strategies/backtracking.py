@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
+from longthought.orchestrator.strategies.so_far import SO_FAR
 from longthought.orchestrator.strategies.spread import Models, Spread, spread
 from longthought.types import JSONObject, Sampling
 
@@ -108,11 +109,7 @@ class Backtrack:
 
     def done(self, state: State) -> Pick | None:
         """The branch that reached an answer, or the end of everything there is to try."""
-        support = {
-            "steps": state["asked"],
-            "dead_ends": state["dead_ends"],
-            "restarts": state["restarts"],
-        }
+        support = _support(state)
         if state["solved"] is not None:
             return Pick(state["solved"], "solved", support=support)
         if state["exhausted"]:
@@ -121,6 +118,12 @@ class Backtrack:
             reason = "all_tried" if not state["path"] else "steps"
             return Pick(self._furthest(state), reason, final=True, support=support)
         return None
+
+    def best(self, state: State) -> Pick:
+        """The branch that reached an answer, or the one that got furthest."""
+        solved = state["solved"]
+        ask = solved if solved is not None else self._furthest(state)
+        return Pick(ask, SO_FAR, support=_support(state))
 
     def _move(self, state: State, outcome: Outcome) -> None:
         good = outcome["status"] == "finished" and outcome["passed"] is not False
@@ -157,6 +160,11 @@ class Backtrack:
             able, key=lambda o: (o["final"], o["passed"] is not False, o["ask"].count("."))
         )
         return ranked[-1]["ask"] if ranked else None
+
+
+def _support(state: State) -> JSONObject:
+    names = ("dead_ends", "restarts")
+    return {"steps": state["asked"], **{name: state[name] for name in names}}
 
 
 def backtrack(

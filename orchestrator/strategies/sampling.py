@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from longthought.errors import InvalidInput
 from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick, State, brief
 from longthought.orchestrator.strategies.selectors import Best, Majority, Selector
+from longthought.orchestrator.strategies.so_far import SO_FAR
 from longthought.orchestrator.strategies.spread import Models, Spread, spread
 from longthought.orchestrator.strategies.stoppers import FirstPass, Never, Stopper
 from longthought.types import JSONObject, Sampling
@@ -108,11 +109,18 @@ class Sample:
             reason = _limit_hit(state) or "all_samples"
         if reason is None:
             return None
+        return self._pick(state, reason, final=last or bool(state["exhausted"]))
+
+    def best(self, state: State) -> Pick:
+        """The selector's choice among the samples that have come back."""
+        return self._pick(state, SO_FAR, final=False)
+
+    def _pick(self, state: State, reason: str, *, final: bool) -> Pick:
         able = [o for o in state["told"] if o["ask"] not in state["rejected"]]
         selection = self.selector.select(able or state["told"])
         returned = sum(1 for outcome in state["told"] if outcome["status"] == "finished")
         support = {**selection.support, "samples": returned, "of": state["asked"]}
-        return Pick(selection.ask, reason, final=last or bool(state["exhausted"]), support=support)
+        return Pick(selection.ask, reason, final=final, support=support)
 
     def _stopped(self, state: State) -> str | None:
         able = [o for o in state["told"] if o["ask"] not in state["rejected"]]

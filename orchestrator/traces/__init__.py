@@ -1,6 +1,7 @@
 """Reading traces: what happened as a tree, and what the answer rests on. Nothing here runs."""
 
 from longthought.orchestrator.traces.budget import RunBudget, run_budget
+from longthought.orchestrator.traces.so_far import best_in_trace
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
 from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
@@ -15,6 +16,7 @@ __all__ = [
     "SearchNode",
     "Step",
     "Utilisation",
+    "best_in_trace",
     "explain",
     "run_budget",
     "run_tree",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from longthought.errors import TraceError
+from longthought.orchestrator.traces.so_far import best_in_trace
 from longthought.orchestrator.traces.steps import Step, steps_of
 from longthought.storage import Event, Recording
 from longthought.types import JSON, JSONObject
@@ -86,7 +87,10 @@ class SearchNode:
 
 @dataclass(slots=True)
 class RunTree:
-    """A whole run. ``status`` is ``running`` while its last attempt has no end."""
+    """A whole run. ``status`` is ``running`` while its last attempt has no end.
+
+    ``best`` is the best answer so far of a run that has not come to its end, however it stopped.
+    """
 
     id: str
     workflow: str
@@ -102,6 +106,7 @@ class RunTree:
     attempts: int = 0
     events: int = 0
     deleted: int = 0
+    best: JSONObject = field(default_factory=dict)
     attention: JSONObject = field(default_factory=dict)
     waiting: list[JSONObject] = field(default_factory=list)
     searches: list[SearchNode] = field(default_factory=list)
@@ -118,7 +123,7 @@ class RunTree:
         """Everything, for ``show --json``."""
         names = ("id", "workflow", "question", "status", "stop_reason", "answer", "spent")
         value: JSONObject = {name: getattr(self, name) for name in names}
-        for name in ("text", "error", "support", "attention", "waiting", "deleted"):
+        for name in ("best", "text", "error", "support", "attention", "waiting", "deleted"):
             if getattr(self, name):
                 value[name] = getattr(self, name)
         value |= {"begun": self.begun, "attempts": self.attempts, "events": self.events}
@@ -148,6 +153,9 @@ def run_tree(recording: Recording) -> RunTree:
     _hang_steps(recording, tree, branches)
     tree.searches = list(searches.values())
     outcome = _end(recording, tree)
+    if tree.status not in _ENDED and not tree.deleted:
+        tree.best = _best(recording, outcome)
+        outcome = {}
     for search in tree.searches:
         picked = outcome.get("ask") if search is tree.searches[0] else None
         _judge(search, picked, tree.status in _ENDED)
@@ -215,9 +223,20 @@ def _end(recording: Recording, tree: RunTree) -> JSONObject:
     if tree.status == "needs_attention":
         tree.attention = {name: outcome.get(name) for name in ("key", "problem", "difference")}
         return {}
-    tree.answer, tree.text = outcome.get("answer"), outcome.get("text") or ""
-    tree.support, tree.error = outcome.get("support") or {}, outcome.get("error") or ""
+    tree.error = outcome.get("error") or ""
+    if tree.status in _ENDED:
+        tree.answer, tree.text = outcome.get("answer"), outcome.get("text") or ""
+        tree.support = outcome.get("support") or {}
     return outcome
+
+
+def _best(recording: Recording, outcome: JSONObject) -> JSONObject:
+    """What the end that was recorded says of it, else what follows from the inputs; or {}."""
+    if outcome.get("answer") is not None:
+        names = ("ask", "answer", "text", "support")
+        return {name: outcome[name] for name in names if outcome.get(name)}
+    best = best_in_trace(recording)
+    return best.to_json() if best is not None else {}
 
 
 def _last_end(recording: Recording) -> Event | None:

@@ -95,11 +95,16 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(cli: Cli) -> None:
         if json.loads(line)["event"] == "branch_ended":
             break
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    shown, said = process.communicate()
     assert process.returncode == 130
     assert said.strip() == "longthought: interrupted. Go on with: longthought resume long"
     before = cli.json("show", "long")
     assert before["status"] == "cancelled"
+    last = json.loads(shown.splitlines()[-1])
+    assert (last["event"], last["status"]) == ("result", "cancelled")
+    assert last["answer"] == before.get("best", {}).get("answer")
+    (row,) = cli.json("runs", "--answers")
+    assert row.get("best") == before.get("best")
     told = cli.json("resume", "long")
     assert told["support"]["of"] == 400
     assert told["spent"]["model_calls"] >= 400

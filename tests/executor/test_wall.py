@@ -9,8 +9,12 @@ import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Clocks
-from longthought.orchestrator import recorded
-from longthought.orchestrator.models.scripted import ScriptedModel
+from longthought.errors import BackendError
+from longthought.orchestrator import recorded, search
+from longthought.orchestrator.definition import Retry
+from longthought.orchestrator.models.scripted import ScriptedModel, call
+from longthought.tools import tool
+from longthought.types import Candidate, Capabilities, ModelRequest, Verdict
 
 
 class Clock:
@@ -90,3 +94,123 @@ async def test_a_call_that_never_ends_is_not_waited_for(sqlite_store: Store, clo
     told = inputs(await sqlite_store.read(result.id))
     assert told == ["ask", "tell", "exhausted", "cancel"]
     assert (await workflow.replay(result.id)).answer == "7"
+
+
+@tool(effect="read")
+async def hang() -> str:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+    return ""
+
+
+class Hanging:
+    """Passes what the first sample says, and never comes to an end with anything else."""
+
+    name = "hanging"
+
+    def spec(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    async def judge(self, candidate: Candidate, context: Any) -> Verdict:
+        if candidate.answer != "0":
+            await asyncio.Event().wait()
+        return Verdict(1.0)
+
+
+def unavailable(request: ModelRequest, attempt: int) -> Exception | None:
+    if not request["sampling"]["seed"]:
+        return None
+    return BackendError("not now", status=503, retryable=True, retry_after=90.0)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "reply": {"other": None},
+    "tool": {"other": call("hang"), "workflow": {"tools": [hang]}},
+    "verifier": {"other": "The answer is 1", "workflow": {"verifier": Hanging()}},
+    "retry": {"other": "", "model": {"faults": unavailable}, "workflow": {"retry": Retry()}},
+    "slot": {"other": None, "model": {"slots": 2}, "workflow": {"parallel": 8}},
+    "reservation": {
+        "other": None,
+        "model": {"capabilities": Capabilities(seeds=True)},
+        "budget": {"tokens": 160, "final_answer": 0},
+        "workflow": {"sampling": {"max_tokens": 40}},
+    },
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+async def test_whatever_the_others_wait_for_the_answer_waits_for_none(
+    sqlite_store: Store, clock: Clock, what: str
+) -> None:
+    """The first sample answers at the very moment of the limit; seven others would never end."""
+    case = CASES[what]
+
+    async def script(request: Any) -> Any:
+        if request["sampling"]["seed"]:
+            if case["other"] is None:
+                await asyncio.Event().wait()
+            return case["other"]
+        for _ in range(200):  # until all the others are where they wait
+            await asyncio.sleep(0)
+        clock.now = 100.0
+        return "The answer is 0"
+
+    workflow = Workflow(
+        "wall",
+        model=ScriptedModel(script, **case.get("model", {})),
+        answer=answers.number(),
+        strategy=strategies.sample(8),
+        budget=Budget(wall=100, **case.get("budget", {})),
+        store=sqlite_store,
+        **case.get("workflow", {}),
+    )
+    async with asyncio.timeout(60):
+        result = await workflow.run("q")
+    assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "0")
+    assert result.support["samples"] == 1
+    told = inputs(await sqlite_store.read(result.id))
+    assert told[-3:] == ["tell", "exhausted", "cancel"]
+    replayed = await workflow.replay(result.id)
+    assert (replayed.answer, replayed.stop_reason, replayed.model_calls) == ("0", "wall", 0)
+
+
+async def test_what_does_not_stop_is_left_behind(
+    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool that takes a cancellation for nothing: the run ends, and it may go on as it likes."""
+    monkeypatch.setattr(search, "PATIENCE_S", 0.01)
+    released, calls = asyncio.Event(), 0
+
+    @tool(effect="read")
+    async def stubborn() -> str:
+        """Never stop."""
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    async def script(request: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if request["sampling"]["seed"]:
+            return call("stubborn")
+        for _ in range(200):
+            await asyncio.sleep(0)
+        clock.now = 100.0
+        return "The answer is 0"
+
+    workflow = workflow_of(sqlite_store, script, 100, tools=[stubborn])
+    async with asyncio.timeout(60):
+        result = await workflow.run("q")
+    assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "0")
+    length = (await sqlite_store.read(result.id)).length
+    released.set()
+    async with asyncio.timeout(60):
+        others = [task for task in asyncio.all_tasks() if task.get_name().startswith("branch")]
+        await asyncio.gather(*others, return_exceptions=True)
+    assert len(others) == 7
+    assert calls == 8  # none of them has asked for anything more
+    assert (await sqlite_store.read(result.id)).length == length
+    assert (await workflow.replay(result.id)).answer == "0"

@@ -44,7 +44,8 @@ class Kind:
     two fields of vLLM for it, ``continue_final_message`` and ``add_generation_prompt``.
     ``max_tokens_field`` is None where it follows from the name of the model. ``reasoning`` is the
     field in which visible reasoning comes; ``thinking_field`` the parameter of Chat Completions by
-    which the server ends a thought itself. ``samples``: takes ``n``. ``structured``: keeps to a
+    which the server ends a thought itself. ``running_usage``: tells the usage of a stream with each
+    piece (``continuous_usage_stats``). ``samples``: takes ``n``. ``structured``: keeps to a
     JSON schema. ``responses``: has ``/responses`` beside Chat Completions. ``seeds``: equal seeds
     draw equal replies, as far as it promises. ``cached``: reports cached tokens; "option" if it
     has to be started with one.
@@ -66,6 +67,7 @@ class Kind:
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     reasoning: str | None = None
     thinking_field: str | None = None
+    running_usage: bool = False
     samples: bool = False
     structured: bool = False
     responses: bool = False
@@ -128,6 +130,7 @@ _ALL = (
         max_tokens_field="max_tokens",
         reasoning="reasoning",  # reasoning_content before 0.12
         thinking_field="thinking_token_budget",
+        running_usage=True,
         samples=True,
         structured=True,
         responses=True,
@@ -149,6 +152,7 @@ _ALL = (
         seeds=False,  # only with --enable-deterministic-inference
         max_tokens_field="max_tokens",
         reasoning="reasoning_content",
+        running_usage=True,
         samples=True,
         structured=True,
         responses=True,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from longthought.errors import InvalidInput
+from longthought.errors import InvalidInput, QuestionRefused
 from longthought.types import (
     Capabilities,
     Delta,
@@ -129,6 +129,12 @@ class EmbeddedModel:
         """
         conversation = read(request, self._tasks)
         sampling = request.get("sampling", {})
+        if sampling.get("min_thinking_tokens"):
+            raise QuestionRefused(
+                "sampling.min_thinking_tokens",
+                f"the thought of {self.name} is its text, which ends where its task does",
+                "Leave it out, or use a model whose reasoning stands apart from its answer",
+            )
         draw = _draw(sampling, len(conversation.prompt))
         if conversation.unusable is not None:
             return self._unusable(conversation, conversation.unusable, emit)

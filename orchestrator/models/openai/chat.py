@@ -10,8 +10,8 @@ from longthought.orchestrator.models.openai.dialect import (
     ServerFault,
     WireOptions,
     known_form,
-    most_thoughts,
 )
+from longthought.orchestrator.models.openai.thought_count import thought_count
 from longthought.types import JSONObject, ModelRequest
 
 __all__ = ["ChatDialect", "turn_of"]
@@ -51,7 +51,7 @@ class ChatDialect:
 
     def arriving(self, request: ModelRequest, emit: Emit | None) -> ChatStream:
         """A reply that is about to stream in."""
-        return ChatStream(turn_of(request), emit, most_thoughts(request, self.options))
+        return ChatStream(turn_of(request), emit, thought_count(request, self.options))
 
 
 def turn_of(request: ModelRequest) -> int:

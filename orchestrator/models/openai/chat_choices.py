@@ -8,7 +8,13 @@ from dataclasses import replace
 
 from longthought.orchestrator.models.openai import chat_wire
 from longthought.orchestrator.models.openai.chat_stream import ChatStream
-from longthought.orchestrator.models.openai.dialect import Answer, Emit, ServerFault, known_form
+from longthought.orchestrator.models.openai.dialect import (
+    Answer,
+    CutFor,
+    Emit,
+    ServerFault,
+    known_form,
+)
 from longthought.types import JSONObject, Usage
 
 __all__ = ["ChatChoices"]
@@ -21,7 +27,7 @@ class ChatChoices:
     said of all of them together. No choice is cut for what it thinks.
     """
 
-    thought_out = False
+    cut_for: CutFor | None = None
 
     def __init__(self, emits: Sequence[Emit | None], turn: int) -> None:
         self.streams = [ChatStream(turn, emit) for emit in emits]

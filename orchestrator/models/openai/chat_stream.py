@@ -11,10 +11,18 @@ from longthought.orchestrator.models.openai.chat_wire import (
     finish_reason,
     joined_halves,
     read_answer,
+    reported_usage,
 )
 from longthought.orchestrator.models.openai.closing_object import ClosingObject
-from longthought.orchestrator.models.openai.dialect import Answer, Emit, ServerFault, known_form
-from longthought.types import JSON, Delta, JSONObject, Message, ToolCallPart
+from longthought.orchestrator.models.openai.dialect import (
+    Answer,
+    CutFor,
+    Emit,
+    ServerFault,
+    known_form,
+)
+from longthought.orchestrator.models.openai.thought_count import ThoughtCount
+from longthought.types import JSON, Delta, JSONObject, Message, ToolCallPart, Usage
 
 __all__ = ["ChatStream"]
 
@@ -33,19 +41,19 @@ class ChatStream:
     ``tokens`` counts what arrived, one for each piece of text, arguments or reasoning: a piece
     may stand for more, never for less. A tool call's first piece is its name, its last the whole
     call: emitted once its arguments close, or once the server says that the reply ended by itself.
-    ``thought_out`` is true once more than ``thoughts`` pieces of reasoning came before anything
-    else.
+    Where a count of ``thoughts`` is given, it says why the stream is to be closed.
     """
 
     def __init__(
-        self, turn: int = 0, emit: Emit | None = None, thoughts: int | None = None
+        self, turn: int = 0, emit: Emit | None = None, thoughts: ThoughtCount | None = None
     ) -> None:
         self._turn = turn
-        self._thoughts_left = thoughts
-        self.thought_out = False
+        self._thoughts = thoughts
         self.message: JSONObject = {"role": "assistant"}
         self.head: JSONObject = {}
         self.usage: JSON = None
+        self._so_far: Usage | None = None  # that of a chunk which is not the last
+        self._counted = 0  # tokens that had come when a usage did
         self.logprobs: list[JSONObject] = []
         self.ending: JSONObject = {}  # the choice of the chunk that says how it ended
         self.done = False
@@ -60,6 +68,11 @@ class ChatStream:
         self._slots: dict[JSON, int] = {}
         self._reasoning_field: str | None = None
         self._fingerprint = ""
+
+    @property
+    def cut_for(self) -> CutFor | None:
+        """Why the stream is to be closed, None while it may go on."""
+        return self._thoughts.cut_for if self._thoughts is not None else None
 
     @property
     def ended(self) -> bool:
@@ -118,7 +131,9 @@ class ChatStream:
         with known_form():
             head = {**self.head, "usage": self.usage}
             head["system_fingerprint"] = head.get("system_fingerprint") or self._fingerprint
-            return read_answer(head, self.assembled(), self.ending, self.logprobs, self._turn)
+            answer = read_answer(head, self.assembled(), self.ending, self.logprobs, self._turn)
+        answer.counts_all = self._counted == self.tokens
+        return answer
 
     def _take_chunk(self, chunk: JSONObject) -> None:
         if not self.head:
@@ -127,6 +142,8 @@ class ChatStream:
             self.usage = chunk["usage"]
             # vLLM sends it with the last chunk alone
             self._fingerprint = chunk.get("system_fingerprint") or self._fingerprint
+            if chunk.get("choices"):
+                self._so_far = reported_usage(self.usage)
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta")
             if delta:
@@ -137,6 +154,8 @@ class ChatStream:
                 self.ending = choice
                 if finish_reason(choice["finish_reason"], _CALLING, False) == "tool_calls":
                     self._tell_all()
+        if chunk.get("usage"):
+            self._counted = self.tokens
 
     def _take_delta(self, delta: JSONObject) -> None:
         for field, value in delta.items():
@@ -162,18 +181,16 @@ class ChatStream:
         else:
             self._texts[field] = [text]
         self.tokens += 1
-        if self._thoughts_left is not None:
-            self._count_thought(kind)
+        if self._thoughts is not None:
+            self._count_thought(self._thoughts, kind)
         if self._emit is not None:
-            self._fresh.append(Delta(kind, text))
+            self._fresh.append(Delta(kind, text, usage=self._so_far))
 
-    def _count_thought(self, kind: str) -> None:
-        if kind != "reasoning":
-            self._thoughts_left = None  # it says something: nothing is cut any more
-        elif self._thoughts_left:
-            self._thoughts_left -= 1
+    def _count_thought(self, thoughts: ThoughtCount, kind: str) -> None:
+        if kind == "reasoning":
+            thoughts.thought()
         else:
-            self.thought_out = True
+            thoughts.said(self._so_far.completion_tokens if self._so_far is not None else 0)
 
     def _take_call(self, piece: JSONObject) -> None:
         function = piece.get("function") or {}
@@ -203,9 +220,10 @@ class ChatStream:
 
     def _called(self, text: str, index: int) -> None:
         self.tokens += 1
-        self._thoughts_left = None
+        if self._thoughts is not None:
+            self._count_thought(self._thoughts, "tool_call")
         if self._emit is not None:
-            self._fresh.append(Delta("tool_call", text, index=index))
+            self._fresh.append(Delta("tool_call", text, index=index, usage=self._so_far))
 
     def _call_id(self, identity: str, slot: int) -> str:
         """The id that the call will have in the message."""

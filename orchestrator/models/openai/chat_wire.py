@@ -101,7 +101,12 @@ def request_body(request: ModelRequest, options: WireOptions, max_tokens: int | 
     if options.stream:
         body["stream"] = True
         if options.include_usage:
-            body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
+            running = {"continuous_usage_stats": True} if options.running_usage else {}
+            body["stream_options"] = {
+                "include_usage": True,
+                **running,
+                **body.get("stream_options", {}),
+            }
     return body
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from longthought.types import (
     JSON,
@@ -25,20 +25,18 @@ from longthought.types import (
 __all__ = [
     "Answer",
     "Arriving",
+    "CutFor",
     "Dialect",
     "Emit",
     "Incoming",
     "ServerFault",
     "WireOptions",
     "known_form",
-    "most_thoughts",
 ]
 
 Emit: TypeAlias = Callable[[Delta], None]
-
-
-_CLOSING = 16
-"""Pieces of reasoning by which a server that ends a thought itself may pass its limit."""
+CutFor: TypeAlias = Literal["thought_cut", "thought_short"]
+"""Why a stream is closed: its thought is too long, or something was said after too short a one."""
 
 
 class ServerFault(Exception):
@@ -58,14 +56,16 @@ class WireOptions:
 
     ``name`` is the model's name at the endpoint. ``max_tokens_field`` is where a chat request has
     its maximum, ``thinking_field`` where it has the most tokens of a thought, None for servers that
-    take none. ``include_usage`` asks streams for their usage. ``send_reasoning`` sends reasoning
-    back as it came. ``seeds`` sends seeds over Responses, too, where few servers take them.
+    take none. ``include_usage`` asks streams for their usage, ``running_usage`` those of Chat
+    Completions for that so far with each piece. ``send_reasoning`` sends reasoning back as it came.
+    ``seeds`` sends seeds over Responses, too, where few servers take them.
     ``extra`` is added to every body but replaces nothing.
     """
 
     name: str
     stream: bool = True
     include_usage: bool = True
+    running_usage: bool = False
     send_reasoning: bool = True
     strict_tools: bool = False
     seeds: bool = False
@@ -79,14 +79,16 @@ class Answer:
     """A reply as it was read, in canonical form, before the limits of its call are laid on it.
 
     ``finish_reason`` follows from what is in the reply first, and from what the server says second.
-    ``usage`` is None if the server sent none that can be used. ``tells_stop`` says that the server
-    tells which stop string ended a reply; ``stopped_by`` is that string, None if it was none.
+    ``usage`` is None if the server sent none that can be used; ``counts_all`` says that it counts
+    all that came. ``tells_stop`` says that the server tells which stop string ended a reply;
+    ``stopped_by`` is that string, None if it was none.
     ``tells_length`` says that it tells when a reply had no room left.
     """
 
     message: Message
     finish_reason: FinishReason
     usage: Usage | None = None
+    counts_all: bool = True
     model: str = ""
     fingerprint: str = ""
     logprobs: list[JSONObject] | None = None
@@ -104,8 +106,8 @@ class Incoming(Protocol):
         ...
 
     @property
-    def thought_out(self) -> bool:
-        """Whether more was thought than the request allows, before anything was said."""
+    def cut_for(self) -> CutFor | None:
+        """Why the stream is to be closed, None while it may go on."""
         ...
 
     @property
@@ -163,16 +165,6 @@ class Dialect(Protocol):
     def arriving(self, request: ModelRequest, emit: Emit | None) -> Arriving:
         """A reply that is about to stream in; ``emit`` is called with each piece."""
         ...
-
-
-def most_thoughts(request: ModelRequest, options: WireOptions) -> int | None:
-    """Pieces of reasoning after which a stream is cut, None for no limit.
-
-    A server that is told the limit ends the thought itself; a few pieces more may end it.
-    """
-    limit = request.get("sampling", {}).get("thinking_tokens") or None
-    slack = _CLOSING if options.thinking_field else 0
-    return None if limit is None else limit + slack
 
 
 @contextmanager

@@ -47,7 +47,7 @@ async def receive_stream(
 ) -> bool:
     """Post a request and take in the stream; true if it was cut.
 
-    It is at more than ``limit`` tokens, or when the reply is ``thought_out``.
+    It is at more than ``limit`` tokens, or for what the reply itself says (``cut_for``).
 
     Raises:
         ServerFault: the stream ended in mid-reply, stalled, or holds something that cannot be read.
@@ -92,7 +92,7 @@ async def _read(response: httpx2.Response, reply: Incoming, limit: int) -> bool:
         async for chunk in chunks:
             for kind, data in events.feed(chunk):
                 reply.take(kind, data)
-                if (reply.tokens > limit or reply.thought_out) and not reply.ended:
+                if (reply.tokens > limit or reply.cut_for) and not reply.ended:
                     return True
             if reply.done:
                 await _read_out(chunks)

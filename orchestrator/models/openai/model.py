@@ -41,6 +41,7 @@ from longthought.orchestrator.models.openai.responses import ResponsesDialect
 from longthought.orchestrator.models.openai.siblings import Siblings
 from longthought.orchestrator.models.openai.usage import estimated_usage, shared_usage
 from longthought.orchestrator.models.scheduling import scheduling_now
+from longthought.orchestrator.models.thoughts import too_short
 from longthought.types import (
     JSON,
     UNBOUNDED_TOKENS,
@@ -82,8 +83,9 @@ class OpenAIModel:
     ``{"continues": True}`` for vLLM or ``{"honours_max_tokens": False}``.
     ``max_tokens_field`` is ``max_tokens`` or ``max_completion_tokens``, by default what the model
     is known to want; ``thinking_field`` the parameter by which the server itself ends a thought
-    after so many tokens, if it has one. ``send_reasoning`` sends visible reasoning back in the
-    field it came in.
+    after so many tokens, if it has one. ``running_usage`` asks a stream for its usage with each
+    piece (``continuous_usage_stats``), which a stream that is cut settles at. ``send_reasoning``
+    sends visible reasoning back in the field it came in.
     ``extra_body`` is added to every request. ``parameters`` say how requests are to be served.
     Neither headers, key nor cache salt ever show in an error.
     """
@@ -110,6 +112,7 @@ class OpenAIModel:
         max_tokens_field: str | None = None,
         thinking_field: str | None = None,
         include_usage: bool = True,
+        running_usage: bool = False,
         send_reasoning: bool = True,
         strict_tools: bool = False,
         extra_headers: Mapping[str, str] | None = None,
@@ -146,6 +149,7 @@ class OpenAIModel:
             self._served_as,
             stream=self.capabilities.streams,
             include_usage=include_usage,
+            running_usage=running_usage,
             send_reasoning=send_reasoning,
             strict_tools=strict_tools,
             seeds=self.capabilities.seeds,
@@ -277,12 +281,17 @@ class OpenAIModel:
         path = self._dialect.path
         if not self.capabilities.streams:
             answer = self._dialect.whole(request, await receive(connection, path, body))
-            return self._reply(request, answer, limit)
+            reply = self._reply(request, answer, limit)
+            if too_short(request, reply):
+                reply["thought_short"] = True
+            return reply
         arriving = self._dialect.arriving(request, emit)
         cut = await receive_stream(connection, path, body, arriving, limit)
         reply = self._reply(request, arriving.answer(), limit, counted=arriving.tokens, cut=cut)
-        if cut and arriving.thought_out:
+        if cut and arriving.cut_for == "thought_cut":
             reply["thought_cut"] = True
+        elif arriving.cut_for == "thought_short":  # also where all of it came at once
+            reply["thought_short"] = True
         return reply
 
     def _body(self, request: ModelRequest, limit: int) -> JSONObject:
@@ -325,8 +334,8 @@ class OpenAIModel:
         usage = answer.usage
         if usage is None:
             usage = estimated_usage(request, answer.message, limit, counted)
-        elif cut:
-            # A running count, if any: the stream was closed before the last one.
+        elif cut and not (answer.counts_all and usage.completion_tokens >= counted):
+            # A running count that is behind: the stream was closed before the last one.
             tokens = max(usage.completion_tokens, counted)
             usage = replace(usage, completion_tokens=tokens, estimated=True)
         reply: ModelReply = {
@@ -392,7 +401,8 @@ class OpenAIModel:
 
 def _may_share(request: ModelRequest) -> bool:
     """Whether several samples of a request may come of one call, which is cut for none of them."""
-    thinking = request.get("sampling", {}).get("thinking_tokens")
+    sampling = request.get("sampling", {})
+    thinking = sampling.get("thinking_tokens") or sampling.get("min_thinking_tokens")
     return not (thinking or request.get("continue_last"))
 
 

@@ -9,9 +9,9 @@ from longthought.orchestrator.models.openai.dialect import (
     ServerFault,
     WireOptions,
     known_form,
-    most_thoughts,
 )
 from longthought.orchestrator.models.openai.responses_stream import ResponsesStream
+from longthought.orchestrator.models.openai.thought_count import thought_count
 from longthought.types import JSONObject, ModelRequest
 
 __all__ = ["ResponsesDialect"]
@@ -55,7 +55,7 @@ class ResponsesDialect:
 
     def arriving(self, request: ModelRequest, emit: Emit | None) -> ResponsesStream:
         """A reply that is about to stream in."""
-        return ResponsesStream(_turn(request), emit, most_thoughts(request, self.options))
+        return ResponsesStream(_turn(request), emit, thought_count(request, self.options))
 
 
 def _turn(request: ModelRequest) -> int:

@@ -6,9 +6,16 @@ import json
 from dataclasses import dataclass, field, replace
 
 from longthought.orchestrator.models.openai.chat_wire import joined_halves
-from longthought.orchestrator.models.openai.dialect import Answer, Emit, ServerFault, known_form
+from longthought.orchestrator.models.openai.dialect import (
+    Answer,
+    CutFor,
+    Emit,
+    ServerFault,
+    known_form,
+)
 from longthought.orchestrator.models.openai.responses_items import REASONING_BREAK
 from longthought.orchestrator.models.openai.responses_wire import failure, read_answer
+from longthought.orchestrator.models.openai.thought_count import ThoughtCount
 from longthought.types import JSON, Delta, JSONObject
 
 __all__ = ["ResponsesStream"]
@@ -74,16 +81,15 @@ class ResponsesStream:
 
     ``tokens`` counts what arrived, one for each piece of text, arguments or reasoning, and one for
     the name of a function: a piece may stand for more, never for less. Pieces of a summary are not
-    counted: they are no part of the reasoning that they stand for. ``thought_out`` is true once
-    more than ``thoughts`` pieces of reasoning itself came before anything else.
+    counted: they are no part of the reasoning that they stand for. Where a count of ``thoughts`` is
+    given, it says why the stream is to be closed.
     """
 
     def __init__(
-        self, turn: int = 0, emit: Emit | None = None, thoughts: int | None = None
+        self, turn: int = 0, emit: Emit | None = None, thoughts: ThoughtCount | None = None
     ) -> None:
         self._turn = turn
-        self._thoughts_left = thoughts
-        self.thought_out = False
+        self._count = thoughts
         self.head: JSONObject = {}
         self.ending: JSONObject = {}
         self.done = False
@@ -97,6 +103,11 @@ class ResponsesStream:
         self._calls = 0
         self._thoughts = ""  # which kind of reasoning is shown: the other repeats it
         self._logprobs: list[JSONObject] = []
+
+    @property
+    def cut_for(self) -> CutFor | None:
+        """Why the stream is to be closed, None while it may go on."""
+        return self._count.cut_for if self._count is not None else None
 
     @property
     def ended(self) -> bool:
@@ -183,8 +194,8 @@ class ResponsesStream:
                 self._begin_thought(part, item)
         pieces.append(text)
         self.tokens += part != _SUMMARY
-        if self._thoughts_left is not None:
-            self._count_thought(part)
+        if self._count is not None:
+            self._count_thought(self._count, part)
         if part == _TEXT and event.get("logprobs"):
             self._logprobs += event["logprobs"]
         if self._emit is None:
@@ -196,13 +207,11 @@ class ResponsesStream:
         elif part == self._thoughts:
             self._fresh.append(Delta("reasoning", text, tokens=int(part == _THOUGHT)))
 
-    def _count_thought(self, part: str) -> None:
+    def _count_thought(self, count: ThoughtCount, part: str) -> None:
         if part not in (_THOUGHT, _SUMMARY):
-            self._thoughts_left = None  # it says something: nothing is cut any more
-        elif part == _THOUGHT and self._thoughts_left:
-            self._thoughts_left -= 1
+            count.said()
         elif part == _THOUGHT:
-            self.thought_out = True
+            count.thought()
 
     def _begin_thought(self, part: str, item: _Item) -> None:
         self._thoughts = self._thoughts or part
