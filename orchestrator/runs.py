@@ -104,9 +104,10 @@ def manifest_of(
     budget: Budget,
     prices: PriceBook,
     options: JSONObject,
+    tenant: str | None = None,
 ) -> JSONObject:
     """The manifest of a new run: all that shapes it, readable and by fingerprint."""
-    return {
+    manifest: JSONObject = {
         "workflow": definition.parts(),
         "question": question if isinstance(question, str) else list(question),
         "seed": seed,
@@ -115,6 +116,9 @@ def manifest_of(
         "source": definition.source,
         "options": options,
     }
+    if tenant is not None:
+        manifest["tenant"] = tenant
+    return manifest
 
 
 async def begin(
@@ -205,7 +209,7 @@ class Attempt:
                 controller,
                 recording.run_id,
                 index,
-                tenant=tenant,
+                tenant=tenant or manifest.get("tenant"),
                 left=None if limits.wall is None else limits.wall - clocks.seconds("wall"),
             ),
             models=list(definition.models),

@@ -48,7 +48,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Company:
-    """What goes with a run through all its attempts in this process, and is never recorded."""
+    """What goes with a run through all its attempts in this process, and is never recorded.
+
+    Without a ``tenant`` a run has the one it began with.
+    """
 
     pool: Scope | None = None
     deps: object | None = None
@@ -204,7 +207,8 @@ class Workflow:
         ``budget`` replaces the workflow's for this run. ``pool`` is a budget over many runs: what
         one spends, the others no longer have. ``deps`` reaches tools and nodes and is
         never recorded. ``watch`` is called with what happens while it happens. Tenants share the
-        slots of a workflow fairly, as its runs do.
+        slots of a workflow fairly, as its runs do; a run keeps its ``tenant`` when it is woken or
+        resumed.
 
         Raises:
             InvalidInput: the question is empty, or a model or limit cannot be used.
@@ -213,7 +217,10 @@ class Workflow:
         _check_question(question)
         limits = budget or self.definition.budget
         self._admit(limits, pool)
-        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        _check_tenant(tenant)
+        manifest = manifest_of(
+            self.definition, question, seed, limits, self._prices, options or {}, tenant
+        )
         async with self.opened_store() as store:
             journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
             attempt = Attempt(
@@ -226,9 +233,8 @@ class Workflow:
                 pool=pool,
                 deps=deps,
                 watch=watch,
-                tenant=tenant,
             )
-            company = _Company(pool, deps, watch, tenant)
+            company = _Company(pool, deps, watch)
             return await self._until_rest(store, attempt, company)
 
     async def resume(
@@ -244,12 +250,14 @@ class Workflow:
     ) -> Result:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
-        ``budget`` raises its limits. A run that has ended is replayed instead, which costs nothing.
+        ``budget`` raises its limits; ``tenant`` stands in for the one it began with. A run that has
+        ended is replayed instead, which costs nothing.
 
         Raises:
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
+        _check_tenant(tenant)
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
@@ -477,6 +485,12 @@ def _check_names(name: str, tools: Sequence[Tool]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
+
+
+def _check_tenant(tenant: str | None) -> None:
+    if tenant is not None and not (isinstance(tenant, str) and tenant):
+        fix = "Give a name, or leave it out"
+        raise InvalidInput("tenant", f"{tenant!r} is no tenant", fix)
 
 
 def _check_sampling(sampling: Sampling) -> None:

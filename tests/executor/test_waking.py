@@ -225,6 +225,52 @@ async def test_bad_figures_for_a_waker_are_told(sqlite_store: Store) -> None:
         await sleeping(sqlite_store).wake(limit=0)
 
 
+# -- whose a run is -----------------------------------------------------------------------------
+
+
+def told_whose(store: Store, seen: list[str | None]) -> Workflow:
+    """A workflow that waits for a review and notes for whom its slots count."""
+
+    async def whose(state: State, runtime: Runtime[Context]) -> State:
+        context = runtime.context
+        seen.append(context.session.seats.at("/whose").slot.tenant)  # type: ignore[arg-type]
+        await context.model("ask")
+        await context.suspend("review")
+        return {}
+
+    model = ScriptedModel(lambda _: "x")
+    return Workflow("whose", model=model, graph=graph_of(whose), store=store)
+
+
+async def test_a_woken_run_keeps_its_tenant(store: Store) -> None:
+    seen: list[str | None] = []
+    parked = await told_whose(store, seen).run("go", tenant="blue")
+    other = told_whose(store, seen)  # as in another process
+    assert (await other.resume(parked.id)).status == "parked"
+    assert (await other.resume(parked.id, tenant="red")).status == "parked"
+    await store.send_signal(parked.id, "review")
+    (done,) = await other.wake()
+    assert (done.status, seen) == ("completed", ["blue", "blue", "red", "blue"])
+    await sound(store)
+
+
+async def test_a_tenant_is_no_part_of_what_is_asked(sqlite_store: Store) -> None:
+    runs = [
+        await told_whose(sqlite_store, []).run("go", tenant=tenant, run_key=b"k" * 16)
+        for tenant in ("blue", None)
+    ]
+    asked = [
+        [(e.key, e.body["request"]) for e in (await sqlite_store.read(run.id)).events if e.key]
+        for run in runs
+    ]
+    assert asked[0] == asked[1] != []
+    manifests = [(await sqlite_store.read(run.id)).manifest() for run in runs]
+    assert [one.pop("tenant", None) for one in manifests] == ["blue", None]
+    assert manifests[0] == manifests[1]
+    with pytest.raises(InvalidInput, match="tenant"):
+        await told_whose(sqlite_store, []).run("go", tenant="")
+
+
 # -- signals and tools --------------------------------------------------------------------------
 
 
