@@ -85,6 +85,9 @@ class AttemptStarted(_Event):
     owner: str
     fingerprint: str = ""
     """The workflow's fingerprint in this process, when it differs from the manifest's."""
+    lost: bool = False
+    """Whether the attempt before it came to no end and did not give the run back: it died, or was
+    taken over."""
 
 
 class EffectStarted(_Event):

@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,35 +25,20 @@ from longthought.errors import (
 from longthought.storage import checkpoints, deletion
 from longthought.storage.database import Database, migrate, open_database
 from longthought.storage.digests import canonical, new_run_key
-from longthought.storage.due import left_behind, signalled, timed
+from longthought.storage.due import DueRow, find_due
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
-from longthought.storage.owner import is_gone, process_identity
+from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
-from longthought.storage.rows import free_row, load_rows
+from longthought.storage.rows import LISTED, RunRow, free_row, load_rows
 from longthought.storage.tables import runs, signals
 from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
 from longthought.types import JSON, JSONObject
 
-__all__ = ["RunRow", "Store"]
+__all__ = ["Store"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One line of a listing. ``created_at`` is in seconds since the epoch."""
-
-    id: str
-    workflow: str
-    status: str
-    created_at: float
-    attempt: int
-    owner: str
-    lease_until: float
-    length: int
-    head: str
 
 
 class Store:
@@ -254,7 +238,9 @@ class Store:
             raise StorageError(f"run {journal.run_id} has deleted payloads and cannot be continued")
         load_rows(connection, journal)
         journal.opened(row.run_key, row.attempt + 1)
-        extra = {"fingerprint": fingerprint} if fingerprint else {}
+        extra: JSONObject = {"fingerprint": fingerprint} if fingerprint else {}
+        if row.status == "running" and row.lease_until > 0:  # it neither ended nor was given back
+            extra["lost"] = True
         journal.stage("attempt_started", attempt=journal.attempt, owner=self.owner, **extra)
         piece = journal.take()
         piece.settle()
@@ -295,7 +281,7 @@ class Store:
         Raises:
             RunNotFound: there is no such run.
         """
-        found = await self._rows(sa.select(*_LISTED).where(runs.c.id == run_id))
+        found = await self._rows(sa.select(*LISTED).where(runs.c.id == run_id))
         if not found:
             raise RunNotFound(run_id)
         return found[0]
@@ -304,7 +290,7 @@ class Store:
         self, *, limit: int = 50, status: str | None = None, workflow: str | None = None
     ) -> list[RunRow]:
         """The newest runs first."""
-        query = sa.select(*_LISTED).order_by(runs.c.created_at.desc(), runs.c.id).limit(limit)
+        query = sa.select(*LISTED).order_by(runs.c.created_at.desc(), runs.c.id).limit(limit)
         if status is not None:
             query = query.where(runs.c.status == status)
         if workflow is not None:
@@ -313,26 +299,16 @@ class Store:
 
     async def due(
         self, *, workflow: str | None = None, limit: int = 1000, now: float | None = None
-    ) -> list[RunRow]:
+    ) -> list[DueRow]:
         """Parked runs that are to be woken, ``limit`` of them at most.
 
         Those that a waker died on come first, then those with a signal, then those whose timer is
         over at ``now`` (seconds since the epoch, by the clock of this process, which also says how
-        long they have left to sleep). Claim them with ``after=row.attempt``.
+        long they have left to sleep). A run that wakers have died on again and again is left out
+        for longer each time. Claim them with ``after=row.attempt``.
         """
-        left = left_behind(_LISTED, self._now(), workflow)
-        found = {
-            row[0]: RunRow(*row[:-1])
-            for row in await self._fetch(left)
-            if row[-1] or is_gone(row[_OWNER])
-        }
-        at = time.time() if now is None else now
-        for query in (signalled(_LISTED, workflow), timed(_LISTED, at, workflow)):
-            if len(found) < limit:
-                # those with a signal and a time are in both
-                rows = await self._rows(query.limit(limit))
-                found.update((row.id, row) for row in rows if row.id not in found)
-        return list(found.values())[:limit]
+        at, clock = time.time() if now is None else now, self._now()
+        return await self.database.read(lambda c: find_due(c, clock, at, workflow, limit))
 
     async def _rows(self, query: sa.Executable) -> list[RunRow]:
         return [RunRow(*row) for row in await self._fetch(query)]
@@ -458,17 +434,3 @@ def _plain(field: str, text: str) -> None:
         raise InvalidInput(field, f"{text!r} is no valid text") from error
     if "\0" in text:
         raise InvalidInput(field, f"{text!r} holds a NUL character")
-
-
-_LISTED = (
-    runs.c.id,
-    runs.c.workflow,
-    runs.c.status,
-    runs.c.created_at,
-    runs.c.attempt,
-    runs.c.owner,
-    runs.c.lease_until,
-    runs.c.length,
-    runs.c.head,
-)
-_OWNER = _LISTED.index(runs.c.owner)

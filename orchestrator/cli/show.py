@@ -243,7 +243,8 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
         hint = f"longthought signal {tree.id} {wait['name']} VALUE --key '{wait['key']}'"
         lines.append((f"          {hint}", "dim"))
     if tree.attention:
-        lines.append((f"attention {tree.attention['problem']} at {tree.attention['key']}", "red"))
+        where = f" at {tree.attention['key']}" if tree.attention["key"] else ""
+        lines.append((f"attention {tree.attention['problem']}{where}", "red"))
         lines.append((f"          {tree.attention['difference']}", "red"))
     if tree.deleted:
         lines.append((f"deleted   {count(tree.deleted, 'payload')} behind a tombstone", "yellow"))
