@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,7 +28,7 @@ from longthought.orchestrator.runs import (
     check_raise,
     manifest_of,
 )
-from longthought.orchestrator.seats import introduce
+from longthought.orchestrator.seats import introduce, leased, shape_of
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.typed import sent_schema
@@ -171,6 +171,7 @@ class Workflow:
         self._prices = priced(book, specs, backend, backends)
         self._controllers: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]
         self._controllers = WeakKeyDictionary()
+        self._taught: WeakSet[Controller] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -228,7 +229,7 @@ class Workflow:
                 journal,
                 manifest=manifest,
                 store=store,
-                controller=self._shared_controller(),
+                controller=await self._taught_controller(store),
                 prices=self._prices,
                 pool=pool,
                 deps=deps,
@@ -398,7 +399,7 @@ class Workflow:
                 self.definition,
                 journal,
                 store=store,
-                controller=self._shared_controller(),
+                controller=await self._taught_controller(store),
                 budget=budget,
                 prices=self._prices,
                 pool=company.pool,
@@ -441,6 +442,16 @@ class Workflow:
         if controller is None:
             controller = self._controllers[loop] = Controller()
         introduce(controller, self.definition.models)
+        return controller
+
+    async def _taught_controller(self, store: Store) -> Controller:
+        """The same, which knows how long the tools of earlier runs took, if leases depend on it."""
+        controller, definition = self._shared_controller(), self.definition
+        if controller not in self._taught and definition.tools and leased(definition.models):
+            self._taught.add(controller)
+            names = {tool.spec.name for tool in definition.tools}
+            for run in await store.tool_runs(self.name, names):
+                controller.tool_times.observe(run.tool, run.seconds, shape_of(run.size))
         return controller
 
 

@@ -1,8 +1,8 @@
 """Attempts in a row that died before they recorded anything, counted from the events of a run.
 
 An attempt that takes over from one that came to no end, and did not give the run back, says so in
-its ``attempt_started`` (``lost``). What an attempt has recorded of the outside world, of a policy or
-of its own end is progress: the next one begins further on. A call that was only started is none.
+its ``attempt_started`` (``lost``). What an attempt has recorded of the outside world, of a policy
+or of its own end is progress: the next one begins further on. A call that was only begun is none.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,6 +33,7 @@ from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
 from longthought.storage.rows import LISTED, RunRow, free_row, load_rows
 from longthought.storage.tables import runs, signals
+from longthought.storage.tool_runs import ToolRun, find_tool_runs
 from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
 from longthought.types import JSON, JSONObject
 
@@ -309,6 +310,10 @@ class Store:
         """
         at, clock = time.time() if now is None else now, self._now()
         return await self.database.read(lambda c: find_due(c, clock, at, workflow, limit))
+
+    async def tool_runs(self, workflow: str, tools: Collection[str]) -> list[ToolRun]:
+        """How long these tools took when a workflow called them last, the oldest call first."""
+        return await self.database.read(lambda c: find_tool_runs(c, workflow, tools))
 
     async def _rows(self, query: sa.Executable) -> list[RunRow]:
         return [RunRow(*row) for row in await self._fetch(query)]

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -72,15 +73,21 @@ def _tell(result: Result) -> None:
     print(json.dumps([result.id, result.status, result.stop_reason]), flush=True)
 
 
+_NOW = time.time
+
+
+def _later(ahead: float) -> float:
+    return _NOW() + ahead
+
+
 def main(url: str, directory: str) -> None:
     """Fork a waker for every line that is read."""
-    real = time.time
     for line in sys.stdin:
         ahead = float(line)
         sys.stdout.flush()
         child = os.fork()
         if not child:
-            time.time = lambda: real() + ahead
+            time.time = partial(_later, ahead)
             asyncio.run(_wake(url, directory))
             os._exit(0)
         _, status = os.waitpid(child, 0)
