@@ -2,8 +2,9 @@
 
 A third sleeps, a third waits for a signal, a third for a tool that is finished from outside. All
 are begun and woken in one process, which is weighed between: memory, tasks, sessions, journals,
-slots, leases. Two more waves of as many show what of its memory grows with the number of runs. Then 1,000 more are woken by two processes at once, one of which is killed (SIGKILL)
-in the middle, and a third takes over. ``python -m benchmarks.parking waker URL FOLDER`` is one.
+slots, leases. Two more waves of as many show what of its memory grows with the number of runs.
+Then 1,000 more are woken by two processes at once, one of which is killed (SIGKILL) in the middle,
+and a third takes over. ``python -m benchmarks.parking waker URL FOLDER`` is one.
 
 Times are not waited for: whoever wakes has its clock set ahead.
 """

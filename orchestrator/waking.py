@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
@@ -67,6 +68,7 @@ class Waker:
         """The run in hand that may have ended a process before: one at a time, so that those which
         died beside it get through without it."""
         self._stopped = asyncio.Event()
+        self._heard = asyncio.Event()
         self._failure: BaseException | None = None
 
     def stop(self) -> None:
@@ -76,26 +78,37 @@ class Waker:
     async def run(self, every: float | None = None) -> None:
         """Wake all that is due; with ``every`` (seconds) look again that often until stopped.
 
-        A waker that is cancelled gives the runs it has in hand back: they stay due.
+        Signals that the store hears of are looked after at once. A waker that is cancelled gives
+        the runs it has in hand back: they stay due.
 
         Raises:
             StorageError: the store cannot be read.
         """
+        listening = self.store.listening(self._heard.set) if every is not None else nullcontext()
+        async with listening:
+            await self._until_over(every)
+
+    async def _until_over(self, every: float | None) -> None:
         stopped = asyncio.create_task(self._stopped.wait(), name="longthought-waker-stop")
+        heard = asyncio.create_task(self._heard.wait(), name="longthought-waker-heard")
         try:
             while not self._over() and self._failure is None:
+                if heard.done():  # before looking: what comes meanwhile is looked after again
+                    self._heard.clear()
+                    heard = asyncio.create_task(self._heard.wait(), name="longthought-waker-heard")
                 due = await self._start_due()
                 if not self._running and not due and every is None:
                     return
                 full = len(self._running) >= self.at_once
                 pause = None if full else every
                 if self._running or pause is not None:
-                    waited = {*self._running.values(), stopped}
+                    waited = {*self._running.values(), stopped, *([] if full else [heard])}
                     await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             while self._running and self._failure is None:
                 await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
+            heard.cancel()
             await self._give_back()
         if self._failure is not None:
             raise self._failure

@@ -6,7 +6,8 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ from longthought.errors import (
     StoreTooNew,
 )
 from longthought.storage import checkpoints, deletion
-from longthought.storage.database import Database, migrate, open_database
+from longthought.storage.database import Database, migrate, notify, open_database
 from longthought.storage.digests import canonical, new_run_key
 from longthought.storage.due import DueRow, find_due
 from longthought.storage.events import FORMAT_VERSION
@@ -62,6 +63,7 @@ class Store:
         self.owner = process_identity()
         self._database: Database | None = None
         self._writer: GroupWriter | None = None
+        self._listeners: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -372,12 +374,33 @@ class Store:
             raise InvalidInput("signal", f"cannot be recorded as JSON: {error}") from error
         if "\n" in key:
             raise InvalidInput("key", f"{key!r} is no place", "Copy it from `longthought show`")
-        await self._execute(
-            sa.insert(signals).values(
-                id=identifier, run_id=run_id, name=name, body=body, created_at=self._now()
-            )
-        )
+        row = {"id": identifier, "run_id": run_id, "name": name, "body": body}
+        statement = sa.insert(signals).values(**row, created_at=self._now())
+
+        def send(connection: sa.Connection) -> None:
+            connection.execute(statement)
+            notify(connection)
+
+        await self.database.write(send)
+        for heard in self._listeners:
+            heard()
         return identifier
+
+    @asynccontextmanager
+    async def listening(self, heard: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``heard`` when a signal was sent: by this store, on PostgreSQL by any other, too.
+
+        It may be called for nothing, and not be called: it makes looking quicker, not needless.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        self._listeners.append(heard)
+        try:
+            async with self.database.listening(heard):
+                yield
+        finally:
+            self._listeners.remove(heard)
 
     async def take_signals(self, journal: Journal) -> int:
         """Bring signals that arrived into the run's chain; returns how many were new."""

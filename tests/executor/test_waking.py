@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 from longthought import Budget, Context, Result, Store, Workflow, strategies
 from longthought.errors import InvalidInput, RunMoved
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
-from longthought.orchestrator.waking import NOT_WOKEN
+from longthought.orchestrator.waking import NOT_WOKEN, Waker
 from longthought.storage import audit, export_run, verify_export
 from longthought.tools import ToolCall, ToolContext, pending, run_tool, tool
 from tests.executor.copies import copy_prefix
@@ -561,6 +561,27 @@ async def test_runs_with_deleted_payloads_are_never_due(store: Store, clock: Clo
     clock.ahead = 2 * HOUR
     assert await store.due() == []
     await sound(store)
+
+
+async def test_a_watching_waker_hears_of_signals(
+    store: Store, store_url: str, tmp_path: Any
+) -> None:
+    """It looks once an hour, and is told at once: by its own store, and by the server."""
+    workflow = reviewed(store)
+    woken: asyncio.Queue[Result] = asyncio.Queue()
+    waker = Waker(store, workflow.wake_run, woken.put_nowait)
+    task = asyncio.create_task(waker.run(every=HOUR))
+    parked = [await workflow.run("go") for _ in range(3)]
+    async with Store(store_url, directory=tmp_path) as other, asyncio.timeout(60):
+        shared = store.url.get_backend_name() == "postgresql"
+        for sender, run in zip((store, other if shared else store), parked, strict=False):
+            await sender.send_signal(run.id, "weather")
+            assert (await woken.get()).status == "parked"
+            await sender.send_signal(run.id, "review", "good")
+            assert (await woken.get()).id == run.id
+        waker.stop()
+        await task
+    assert [await attempts_of(store, run.id) for run in parked] == [3, 3, 1]
 
 
 # -- cut off anywhere ---------------------------------------------------------------------------
