@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -43,15 +44,20 @@ def find_tool_runs(
     query = sa.select(payloads.c.run_id, payloads.c.id, payloads.c.body).where(
         sa.tuple_(payloads.c.run_id, payloads.c.id).in_(wanted)
     )
-    asked = {(row[0], row[1]): json.loads(row[2]) for row in connection.execute(query)}
+    asked = {(row[0], row[1]): row[2] for row in connection.execute(query)}
     found = []
     for run, body in reversed(calls):
-        request = asked.get((run, body["request"]))  # None: it was deleted
-        if request is not None and request["tool"] in tools:
-            arguments, (began, ended) = request["arguments"], body["ran"]
-            raw = arguments if isinstance(arguments, str) else canonical(arguments)
-            found.append(ToolRun(request["tool"], len(raw), ended - began))
-    return found
+        request = asked.get((run, body["request"]))
+        if request is not None:  # it was not deleted
+            with suppress(ValueError, KeyError, TypeError):  # the audit's business, not ours
+                found.append(_tool_run(json.loads(request), body))
+    return [one for one in found if one.tool in tools]
+
+
+def _tool_run(request: JSONObject, body: JSONObject) -> ToolRun:
+    arguments, (began, ended) = request["arguments"], body["ran"]
+    raw = arguments if isinstance(arguments, str) else canonical(arguments)
+    return ToolRun(request["tool"], len(raw), ended - began)
 
 
 def _newest(connection: sa.Connection, workflow: str) -> list[str]:
@@ -77,9 +83,12 @@ def _calls(connection: sa.Connection, newest: list[str]) -> list[tuple[str, JSON
             .order_by(events.c.seq.desc())
             .limit(_MOST_CALLS - len(calls))
         )
-        bodies = [json.loads(row[0]) for row in connection.execute(query)]
-        # one that was cut short says nothing of how long it would have taken
-        calls += [(run, body) for body in bodies if body["status"] != "abandoned"]
+        for (text,) in connection.execute(query):
+            with suppress(ValueError):
+                body = json.loads(text)
+                # one that was cut short says nothing of how long it would have taken
+                if body.get("status") != "abandoned" and "request" in body:
+                    calls.append((run, body))
         if len(calls) >= _MOST_CALLS:
             break
     return calls

@@ -72,8 +72,7 @@ async def sleep(session: Session, seconds: float) -> None:
     if session.recorded(key, form, frame) is not MISSING:
         return
     await session.until_live(frame)
-    request = session.put(form)
-    begun = await _begun(session, frame, key, "sleep", request)
+    begun = await _begun(session, frame, key, "sleep", form)
     until = round(begun + seconds, 6)
     longest = session.definition.park_after
     if longest is not None and until - session.now > longest:
@@ -82,13 +81,13 @@ async def sleep(session: Session, seconds: float) -> None:
     seat = session.seats.waiting(frame)
     with seat.tool_running("sleep", int(1000 * seconds)) if seat else nullcontext():
         await asyncio.sleep(max(0.0, until - session.now))
-    session.finish(frame, key, "sleep", request, {"until": until})
+    session.finish(frame, key, "sleep", session.put(form), {"until": until})
     await session.commit(frame)
 
 
-async def _begun(session: Session, frame: Frame, key: str, kind: str, request: str) -> float:
+async def _begun(session: Session, frame: Frame, key: str, kind: str, form: JSONObject) -> float:
     """When a wait began, in this attempt or an earlier one: seconds since the epoch."""
-    seq = session.index.started.get(key)
+    seq, request = session.index.started.get(key), session.put(form)
     if seq is None:
         session.enter_chain(frame.branch)
         event = session.journal.stage("effect_started", key, kind=kind, request=request)
@@ -98,7 +97,7 @@ async def _begun(session: Session, frame: Frame, key: str, kind: str, request: s
         if event.body["request"] != request:
             before = session.recording.get(event.body["request"])
             waits = f"sleeps for {before['seconds']:g} s" if kind == "sleep" else "waits"
-            told = describe_change(before, session.recording.get(request))
+            told = describe_change(before, form)
             raise Diverged(key, f"it {waits} since an earlier attempt. {told}")
     return float(event.body["at"])
 
@@ -143,7 +142,7 @@ async def suspend(
         if timeout is not None:
             await session.until_live(frame)
             if since is None:
-                since = await _begun(session, frame, key, "signal", session.put(form))
+                since = await _begun(session, frame, key, "signal", form)
             until = round(since + timeout, 6)
         if until is None or session.now < until:
             due = {} if until is None else {"until": until}
