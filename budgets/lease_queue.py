@@ -45,13 +45,13 @@ class Entry(Generic[Ticket]):
     context: int
     prefix: Hashable
     prefix_tokens: int
-    before: Starts
     run: Hashable
     tenant: Hashable
     deadline: float | None
     granted: float = 0.0
     expected: int = 0
     leased: bool = False
+    before: Starts = ()
 
     @property
     def shared(self) -> tuple[Hashable, int, Starts]:

@@ -216,9 +216,9 @@ class LeaseScheduler(Generic[Ticket]):
         check_tokens("prefix_tokens", prefix_tokens)
         context = max(check_tokens("context", context), prefix_tokens)
         entry = Entry(
-            *(ticket, now, resumed, branch, context),
-            *(prefix, prefix_tokens, before, run, tenant, deadline),
+            ticket, now, resumed, branch, context, prefix, prefix_tokens, run, tenant, deadline
         )
+        entry.before = before
         lease = self._leases.get(branch)
         if lease is not None:
             lease.queued += 1

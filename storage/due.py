@@ -50,10 +50,9 @@ def _without_a_driver(
     workflow: str | None,
 ) -> list[DueRow]:
     """Runs that wakers have died on or given back, and whose turn has come again."""
-    rows = [
-        (DueRow(*row), over) for *row, over in connection.execute(_left_behind(clock, workflow))
-    ]
-    left = [row for row, over in rows if over or is_gone(row.owner)]
+    rows = connection.execute(_left_behind(clock, workflow)).all()
+    driven = [(DueRow(*row[:-1]), row[-1]) for row in rows]
+    left = [row for row, over in driven if over or is_gone(row.owner)]
     starts = _starts(connection, [row.id for row in left])
     found = []
     for row in left:

@@ -168,7 +168,11 @@ class LiveCall:
         assert self.seat is not None  # noqa: S101 - taken in perform
         tools = self.session.toolset(self.call.tools) if self.call.tools else ""
         self.ask = self.session.seats.ask(
-            *(self.seat, self.model, tools, self.ids, self.prompt_tokens),
+            self.seat,
+            self.model,
+            tools,
+            self.ids,
+            self.prompt_tokens,
             exact=self.exact,
             beginning=self._beginning,
         )

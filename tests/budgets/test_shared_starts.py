@@ -76,7 +76,7 @@ def charges(starts: list[Starts]) -> list[float]:
     found = []
     for branch, (*before, (prefix, tokens)) in enumerate(starts):
         scheduler.enqueue(
-            *(branch,),
+            branch,
             resumed=False,
             now=0.0,
             branch=branch,
