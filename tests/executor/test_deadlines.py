@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from longthought import Context, Result, Store, Workflow, strategies
@@ -16,25 +15,12 @@ from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.storage import audit
 from longthought.tools import ToolContext, ToolSpec, pending, tool
 from tests.executor.copies import copy_prefix
-from tests.executor.test_waking import Clock, clock, nothing_is_held
+from tests.executor.test_waking import HOUR, Clock, State, clock, graph_of, nothing_is_held
 from tests.executor.workflows import turns_of
 
 __all__ = ["clock"]
 
-HOUR = 3600.0
 JOBS: Counter[str] = Counter()
-
-
-class State(TypedDict, total=False):
-    answer: str
-
-
-def graph_of(node: Any) -> Any:
-    graph: Any = StateGraph(State, context_schema=Context)
-    graph.add_node("node", node)
-    graph.add_edge(START, "node")
-    graph.add_edge("node", END)
-    return graph
 
 
 async def remind(state: State, runtime: Runtime[Context]) -> State:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from longthought import Context, Store, Workflow, strategies
@@ -21,6 +20,7 @@ from longthought.orchestrator.starts import beginning_of
 from longthought.storage.tool_runs import ToolRun
 from longthought.tools import tool
 from longthought.types import JSONObject, Message
+from tests.executor.test_waking import State, graph_of
 from tests.executor.workflows import turns_of
 
 FOR_EVER = 1e6
@@ -223,10 +223,6 @@ async def test_what_nobody_needs_is_not_read(
 # -- nodes -----------------------------------------------------------------------------------------
 
 
-class State(TypedDict, total=False):
-    answer: str
-
-
 async def ask(state: State, runtime: Runtime[Context]) -> State:
     await runtime.context.model("ask")
     return {}
@@ -253,15 +249,8 @@ async def test_a_node_that_waits_for_its_tool_acts(sqlite_store: Store, nodes: A
         process.clock.now += 60.0
         return place
 
-    graph: Any = StateGraph(State, context_schema=Context)
-    before = START
-    for node in nodes:
-        graph.add_node(node.__name__, node)
-        graph.add_edge(before, node.__name__)
-        before = node.__name__
-    graph.add_edge(before, END)
     model = ScriptedModel(lambda _: "x", context_capacity=10_000)
-    process = Process(sqlite_store, model=model, tools=[survey], graph=graph)
+    process = Process(sqlite_store, model=model, tools=[survey], graph=graph_of(*nodes))
     done = await process.workflow.run("go")
     assert done.status == "completed", done.error
     moves = [(one["from"], one["to"]) for one in process.events if one["event"] == "state"]
