@@ -15,7 +15,14 @@ import enum
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -270,18 +277,20 @@ class _PostgreSQL:
         def told(*_: object) -> None:
             heard()
 
-        with _translated(self._errors):
-            connection = await self._engine.connect()
-        try:
-            with _translated(self._errors):
+        async def forget() -> None:
+            with suppress(*lost):
+                await driver.remove_listener(_CHANNEL, told)
+
+        lost = (*_FAILURES, *self._errors)
+        async with AsyncExitStack() as stack:
+            with suppress(
+                *lost
+            ):  # whoever looks now and then is not told, and finds it all the same
+                connection = await stack.enter_async_context(self._engine.connect())
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 await driver.add_listener(_CHANNEL, told)
-            try:
-                yield
-            finally:
-                await driver.remove_listener(_CHANNEL, told)
-        finally:
-            await connection.close()
+                stack.push_async_callback(forget)
+            yield
 
     async def scrub(self) -> None:
         """Nothing: dead rows are the server's to vacuum."""

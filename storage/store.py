@@ -391,9 +391,6 @@ class Store:
         """Call ``heard`` when a signal was sent: by this store, on PostgreSQL by any other, too.
 
         It may be called for nothing, and not be called: it makes looking quicker, not needless.
-
-        Raises:
-            StorageError: the database cannot be reached.
         """
         self._listeners.append(heard)
         try:
