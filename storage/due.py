@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,13 +65,11 @@ def _without_a_driver(
 
 
 def _starts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, list[JSONObject]]:
-    if not ids:
-        return {}
-    rows = connection.execute(vain_starts(ids)).all()
-    return {
-        run: [json.loads(body) for _, body in group]
-        for run, group in groupby(rows, lambda row: row[0])
-    }
+    starts: dict[str, list[JSONObject]] = {}
+    if ids:
+        for run, body in connection.execute(vain_starts(ids)).tuples():
+            starts.setdefault(run, []).append(json.loads(body))
+    return starts
 
 
 def _timed(now: float, workflow: str | None) -> sa.Select[Any]:
