@@ -8,6 +8,7 @@ or of its own end is progress: the next one begins further on. A call that was o
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -36,7 +37,7 @@ def starts_in_vain(chain: Sequence[Event]) -> list[JSONObject]:
     return starts[::-1]
 
 
-def vain_starts(runs: Collection[str]) -> sa.Select[tuple[str, str]]:
+def vain_starts(runs: Collection[str]) -> sa.Select[Any]:
     """The same of several runs, given by their ids, as SQL: run and body as text."""
     known = events.alias("known")
     progress = (

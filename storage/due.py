@@ -67,8 +67,8 @@ def _without_a_driver(
 def _starts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, list[JSONObject]]:
     starts: dict[str, list[JSONObject]] = {}
     if ids:
-        for run, body in connection.execute(vain_starts(ids)).tuples():
-            starts.setdefault(run, []).append(json.loads(body))
+        for row in connection.execute(vain_starts(ids)):
+            starts.setdefault(row[0], []).append(json.loads(row[1]))
     return starts
 
 
