@@ -2,8 +2,9 @@
 
 A third sleeps, a third waits for a signal, a third for a tool that is finished from outside. All
 are begun and woken in one process, which is weighed between: memory, tasks, sessions, journals,
-slots, leases. Then 1,000 more are woken by two processes at once, one of which is killed (SIGKILL)
-in the middle, and a third takes over. ``python -m benchmarks.parking waker URL FOLDER`` is one.
+slots, leases. Two more waves of as many show what of its memory grows with the number of runs.
+Then 1,000 more are woken by two processes at once, one of which is killed (SIGKILL) in the middle,
+and a third takes over. ``python -m benchmarks.parking waker URL FOLDER`` is one.
 
 Times are not waited for: whoever wakes has its clock set ahead.
 """
@@ -42,7 +43,7 @@ __all__ = ["KINDS", "Held", "ahead", "answer_all", "held", "park", "waiting", "w
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("sleep", "signal", "tool")
-RUNS, QUICK_RUNS, SHARED, TRACED = 10_000, 300, 1_000, 300
+RUNS, QUICK_RUNS, SHARED, TRACED, WAVES = 10_000, 300, 1_000, 300, 3
 _HOUR = 3600.0
 _AT_ONCE = 32
 _HELD = (Attempt, Session, Journal)
@@ -211,10 +212,15 @@ async def _waker(url: str, directory: Path) -> None:
 
 async def ends_of(store: Store, ids: Sequence[str]) -> Counter[str]:
     """How often each of these runs has been recorded as completed."""
-    query = sa.select(events.c.run_id, events.c.body).where(events.c.type == "run_ended")
-    rows = await store.database.survey(lambda c: c.execute(query).all())
+    query = sa.select(events.c.run_id).where(
+        events.c.type == "run_ended", events.c.body.like('%"status":"completed"%')
+    )
     wanted = set(ids)
-    return Counter(row[0] for row in rows if row[0] in wanted and '"completed"' in row[1])
+
+    def count(connection: sa.Connection) -> Counter[str]:  # row by row: all of them weigh something
+        return Counter(row[0] for row in connection.execute(query) if row[0] in wanted)
+
+    return await store.database.survey(count)
 
 
 async def killed_in_the_middle(
@@ -280,44 +286,61 @@ async def _warm(workflow: Workflow, store: Store) -> None:
 
 
 async def _measured(directory: Path, number: int) -> dict[str, float]:
+    """Waves of so many runs, one after the other in one process and one store.
+
+    The figures are those of the first; of all of them what memory the process has afterwards.
+    """
     url = f"sqlite:///{directory / 'longthought.db'}"
     figures: dict[str, float] = {"runs": number}
-    ids = [f"run-{one}" for one in range(number)]
     async with Store(url, directory=directory) as store:
         workflow = waiting(store)
         await _warm(workflow, store)
         await store.database.scrub()
-        before_disk, before_held = _stored(directory), await held(workflow, store)
-        before, blocks = _resident(), sys.getallocatedblocks()
-        begun = time.perf_counter()
-        await park(workflow, ids)
-        figures["parked_per_second"] = number / (time.perf_counter() - begun)
-        await store.database.scrub()
-        figures["disk_bytes_per_run"] = (_stored(directory) - before_disk) / number
-        parked = await held(workflow, store)
-        figures["memory_bytes_per_run"] = (_resident() - before) / number
-        figures["blocks_per_run"] = (sys.getallocatedblocks() - blocks) / number
-        for name in ("tasks", "objects", "slots", "branches", "leases"):
-            figures[f"parked_{name}"] = getattr(parked, name) - getattr(before_held, name)
-
-        await answer_all(store, ids)
-        begun, woken = time.perf_counter(), Counter[str]()
-        with ahead():
-            # a result is the caller's to keep: it is not what a run costs
-            while results := await workflow.wake(limit=500, at_once=_AT_ONCE):
-                woken.update(result.id for result in results)
-        figures["woken_per_second"] = number / (time.perf_counter() - begun)
-        figures["woken"] = len(woken)
-        figures["woken_twice"] = sum(count > 1 for count in woken.values())
-        ends = await ends_of(store, ids)
-        figures["ended_once"] = sum(count == 1 for count in ends.values())
-        woken.clear()
-        ends.clear()
-        after = await held(workflow, store)
-        figures["after_memory_bytes_per_run"] = (_resident() - before) / number
-        for name in ("tasks", "objects", "slots", "branches", "leases"):
-            figures[f"after_{name}"] = getattr(after, name) - getattr(before_held, name)
+        before, begun = await held(workflow, store), _resident()
+        for wave in range(1, WAVES + 1):
+            ids = [f"wave-{wave}-{one}" for one in range(number)]
+            found = await _wave(directory, workflow, store, ids, before)
+            figures |= found if wave == 1 else {}
+            figures[f"wave_{wave}_woken_once"] = found["ended_once"]
+            figures[f"wave_{wave}_memory_above_start_mb"] = (_resident() - begun) / 1e6
         return figures
+
+
+async def _wave(
+    directory: Path, workflow: Workflow, store: Store, ids: Sequence[str], before_held: Held
+) -> dict[str, float]:
+    """Park runs and wake them again; what they cost while they wait, and what is left of them."""
+    number, figures = len(ids), dict[str, float]()
+    await store.database.scrub()
+    before_disk, before, blocks = _stored(directory), _resident(), sys.getallocatedblocks()
+    begun = time.perf_counter()
+    await park(workflow, ids)
+    figures["parked_per_second"] = number / (time.perf_counter() - begun)
+    await store.database.scrub()
+    figures["disk_bytes_per_run"] = (_stored(directory) - before_disk) / number
+    parked = await held(workflow, store)
+    figures["memory_bytes_per_run"] = (_resident() - before) / number
+    figures["blocks_per_run"] = (sys.getallocatedblocks() - blocks) / number
+    for name in ("tasks", "objects", "slots", "branches", "leases"):
+        figures[f"parked_{name}"] = getattr(parked, name) - getattr(before_held, name)
+
+    await answer_all(store, ids)
+    begun, woken = time.perf_counter(), Counter[str]()
+    with ahead():
+        # a result is the caller's to keep: it is not what a run costs
+        while results := await workflow.wake(limit=500, at_once=_AT_ONCE):
+            woken.update(result.id for result in results)
+    figures["woken_per_second"] = number / (time.perf_counter() - begun)
+    figures["woken"] = len(woken)
+    figures["woken_twice"] = sum(count > 1 for count in woken.values())
+    ends = await ends_of(store, ids)
+    figures["ended_once"] = sum(count == 1 for count in ends.values())
+    woken.clear()
+    ends.clear()
+    after = await held(workflow, store)
+    for name in ("tasks", "objects", "slots", "branches", "leases"):
+        figures[f"after_{name}"] = getattr(after, name) - getattr(before_held, name)
+    return figures
 
 
 async def _traced(directory: Path, number: int) -> dict[str, float]:

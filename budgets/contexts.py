@@ -8,7 +8,7 @@ before it believes that a context is still there.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 __all__ = ["ContextCache"]
 
@@ -58,6 +58,18 @@ class ContextCache:
         self._used_tokens += tokens - before
         self._evict()
         return min(found, tokens)
+
+    def use_all(self, pieces: Sequence[tuple[Hashable, int]]) -> int:
+        """A request begins whose context has these pieces, in order; returns what is there of it.
+
+        What comes after a gap is computed anew, whether it is there or not.
+        """
+        whole, expected = True, 0
+        for key, tokens in pieces:
+            found = self.use(key, tokens)
+            expected += found if whole else 0
+            whole = whole and found >= tokens
+        return expected
 
     def leave(self, key: Hashable, tokens: int) -> None:
         """A request ends; its context, now so long, is the most recently used."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from longthought.budgets.branch import Branch
+from longthought.budgets.lease_book import Starts
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
@@ -147,19 +148,21 @@ class Controller:
         prefix: Hashable = None,
         prefix_tokens: int = 0,
         deadline: float | None = None,
+        before: Starts = (),
     ) -> Permit:
         """A permit to be entered: ``async with controller.permit("openai", branch): ...``.
 
         ``context`` is the length of the prompt in tokens, of which the first ``prefix_tokens`` are
-        shared by all branches that name the same ``prefix``; ``deadline`` is a time on the clock
-        of the controller.
+        shared by all branches that name the same ``prefix``; it begins with the shorter starts
+        ``before``, which others may share without it. ``deadline`` is a time on the clock of the
+        controller.
 
         Raises:
             InvalidInput: the backend is not known.
         """
         known = self._known(backend)
         branch = self.branch(branch) if isinstance(branch, str) else branch
-        return Permit(self, known, branch, context, prefix, prefix_tokens, deadline)
+        return Permit(self, known, branch, context, prefix, prefix_tokens, deadline, before)
 
     def in_use(self, backend: str) -> int:
         """Slots of a backend that are held now."""

@@ -1,17 +1,22 @@
 """Who has a lease on context memory, what it is charged, and what the sum of all charges may be.
 
 A lease is charged what its context will need, not what it needs now: contexts grow, and a set that
-fits today thrashes the cache tomorrow. A start that sibling branches share is charged once.
+fits today thrashes the cache tomorrow. A start that branches share is charged once, and so is what
+several starts begin with: a system prompt under many questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from longthought.errors import InvalidInput
 
-__all__ = ["Lease", "LeaseBook", "LeaseEvent", "check_tokens"]
+__all__ = ["Lease", "LeaseBook", "LeaseEvent", "Starts", "added", "check_tokens"]
+
+Starts: TypeAlias = tuple[tuple[Hashable, int], ...]
+"""Shared starts with their tokens: each goes on from the one before it and is longer."""
 
 GROWTH = 256
 """Tokens that a context is expected to grow by at least in its next call."""
@@ -26,6 +31,7 @@ class Lease:
         run: the run of the branch, for fairness.
         context: tokens, the shared start included.
         prefix: what the start is shared by, None if by nobody.
+        before: the shorter starts that this one begins with.
         charge: tokens charged for its own part.
         generating, queued: permits that it holds, and that it waits for.
         since: when the branch last generated or began to act.
@@ -38,6 +44,7 @@ class Lease:
     context: int
     prefix: Hashable
     prefix_tokens: int
+    before: Starts = ()
     charge: float = 0.0
     generating: int = 0
     queued: int = 0
@@ -117,18 +124,22 @@ class LeaseBook:
         """A branch has ended, so contexts of every age have been seen."""
         self._ended += 1
 
-    def need(self, context: int, prefix: Hashable, prefix_tokens: int) -> float:
-        """Tokens that a new lease would be charged, a shared start included if it is new."""
-        own = self._own(context, prefix_tokens)
-        held = self._prefixes.get(prefix)
-        return own + max(0, prefix_tokens - (held[1] if held else 0))
+    def need(
+        self, context: int, prefix: Hashable, prefix_tokens: int, before: Starts = ()
+    ) -> float:
+        """Tokens that a new lease would be charged, what is new of its shared start included."""
+        need = self._own(context, prefix_tokens)
+        for start, tokens in added(before, prefix, prefix_tokens):
+            held = self._prefixes.get(start)
+            need += max(0, tokens - (held[1] if held else 0))
+        return need
 
     def open(self, lease: Lease) -> None:
         """Enter a new lease."""
-        if lease.prefix is not None and lease.prefix_tokens:
-            held = self._prefixes.setdefault(lease.prefix, [0, 0])
+        for start, tokens in added(lease.before, lease.prefix, lease.prefix_tokens):
+            held = self._prefixes.setdefault(start, [0, 0])
             held[0] += 1
-            grown = max(0, lease.prefix_tokens - held[1])
+            grown = max(0, tokens - held[1])
             held[1] += grown
             self.charged += grown
             self.actual += grown
@@ -151,11 +162,11 @@ class LeaseBook:
         del self._leases[lease.branch]
         self.charged -= lease.charge
         self.actual -= self._actual(lease)
-        if lease.prefix is not None and lease.prefix_tokens:
-            held = self._prefixes[lease.prefix]
+        for start, _ in added(lease.before, lease.prefix, lease.prefix_tokens):
+            held = self._prefixes[start]
             held[0] -= 1
             if not held[0]:
-                del self._prefixes[lease.prefix]
+                del self._prefixes[start]
                 self.charged -= held[1]
                 self.actual -= held[1]
         if not self._leases:
@@ -166,6 +177,17 @@ class LeaseBook:
 
     def _actual(self, lease: Lease) -> int:
         return lease.context + GROWTH - lease.prefix_tokens
+
+
+def added(before: Starts, prefix: Hashable, prefix_tokens: int) -> Iterator[tuple[Hashable, int]]:
+    """Each shared start, the longest last, with the tokens that it adds to the one before it."""
+    if prefix is None:
+        return
+    done = 0
+    for start, tokens in (*before, (prefix, prefix_tokens)):
+        if tokens > done:
+            yield start, tokens - done
+            done = tokens
 
 
 def check_tokens(field: str, tokens: int) -> int:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from longthought.budgets.fairness import FairShares
+from longthought.budgets.lease_book import Starts, added
 from longthought.errors import InvalidInput
 
 __all__ = ["EVERYBODY", "Entry", "LeaseQueue"]
@@ -32,6 +33,7 @@ class Entry(Generic[Ticket]):
         since: when it was queued; ``granted`` when it got its permit.
         branch: whose context it needs, None if it asks for a permit alone.
         context, prefix, prefix_tokens: tokens of the prompt, and the start it shares with others.
+        before: the shorter starts that this one begins with.
         leased: whether the branch had a lease when it came, and has it still.
         expected: tokens that the cache should have had when it was granted.
     """
@@ -49,6 +51,18 @@ class Entry(Generic[Ticket]):
     granted: float = 0.0
     expected: int = 0
     leased: bool = False
+    before: Starts = ()
+
+    @property
+    def shared(self) -> tuple[Hashable, int, Starts]:
+        """The start it shares, its tokens, and the shorter ones."""
+        return self.prefix, self.prefix_tokens, self.before
+
+    @property
+    def starts(self) -> list[tuple[Hashable, int]]:
+        """What a cache holds of them, each with the tokens it adds to the one before it."""
+        pieces = added(self.before, self.prefix, self.prefix_tokens)
+        return [(("shared start", start), tokens) for start, tokens in pieces]
 
 
 class LeaseQueue(Generic[Ticket]):

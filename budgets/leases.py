@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
-from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
+from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, Starts, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
@@ -27,7 +27,6 @@ __all__ = ["LeaseScheduler"]
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 
-_PREFIX = "shared start"
 _FULL = 0.97
 """Share of the capacity above which contexts that wait are shed."""
 _UNKNOWN = 1 << 62
@@ -156,12 +155,17 @@ class LeaseScheduler(Generic[Ticket]):
         return self._leases.get(branch) is not None
 
     def fits(
-        self, branch: Hashable, context: int, prefix: Hashable = None, prefix_tokens: int = 0
+        self,
+        branch: Hashable,
+        context: int,
+        prefix: Hashable = None,
+        prefix_tokens: int = 0,
+        before: Starts = (),
     ) -> bool:
         """Whether a branch has a lease, needs none, or could take one without taking any away."""
         if self.capacity is None or self.leased(branch) or not self.leases:
             return True
-        need = self._leases.need(max(context, prefix_tokens), prefix, prefix_tokens)
+        need = self._leases.need(max(context, prefix_tokens), prefix, prefix_tokens, before)
         return self._leases.charged + need <= self.budget
 
     def share(self, *, run: Hashable = None, tenant: Hashable = None, weight: float) -> None:
@@ -192,6 +196,7 @@ class LeaseScheduler(Generic[Ticket]):
         context: int = 0,
         prefix: Hashable = None,
         prefix_tokens: int = 0,
+        before: Starts = (),
         run: Hashable = None,
         tenant: Hashable = None,
         deadline: float | None = None,
@@ -199,7 +204,8 @@ class LeaseScheduler(Generic[Ticket]):
         """Put a ticket in the queue.
 
         Without ``branch`` it asks for a permit alone. ``context`` is the length of its prompt, of
-        which the first ``prefix_tokens`` are shared by all branches with that ``prefix``.
+        which the first ``prefix_tokens`` are shared by all branches with that ``prefix``; it begins
+        with the starts ``before``, which others may share without it.
 
         Raises:
             ValueError: it waits or holds a permit already.
@@ -212,6 +218,7 @@ class LeaseScheduler(Generic[Ticket]):
         entry = Entry(
             ticket, now, resumed, branch, context, prefix, prefix_tokens, run, tenant, deadline
         )
+        entry.before = before
         lease = self._leases.get(branch)
         if lease is not None:
             lease.queued += 1
@@ -242,7 +249,7 @@ class LeaseScheduler(Generic[Ticket]):
                 continue
             if not self._needs_lease(entry):
                 return self._take(entry, now)
-            need = self._leases.need(entry.context, entry.prefix, entry.prefix_tokens)
+            need = self._leases.need(entry.context, *entry.shared)
             if takes_from is None and (reserved or need >= refused):
                 continue
             if self._make_room(need, now, takes_from):
@@ -278,8 +285,8 @@ class LeaseScheduler(Generic[Ticket]):
         now = entry.granted if now is None else now
         context = max(entry.context if context is None else context, entry.prefix_tokens)
         self._cache.leave(entry.branch, context - entry.prefix_tokens)
-        if entry.prefix is not None:
-            self._cache.leave((_PREFIX, entry.prefix), entry.prefix_tokens)
+        for start, tokens in reversed(entry.starts):  # what more of them begin with stays longest
+            self._cache.leave(start, tokens)
         if cached is not None:
             self._memory.found(
                 cached,
@@ -392,18 +399,15 @@ class LeaseScheduler(Generic[Ticket]):
         entry.granted = now
         self._held[entry.ticket] = entry
         self._queue.granted(entry, privileged)
-        branch, prefix = entry.branch, entry.prefix
+        branch = entry.branch
         if branch is None:
             return entry.ticket
-        found = entry.prefix_tokens
-        if prefix is not None:
-            found = self._cache.use((_PREFIX, prefix), entry.prefix_tokens)
-        own = self._cache.use(branch, entry.context - entry.prefix_tokens)
-        entry.expected = found + (own if found >= entry.prefix_tokens else 0)
+        own = entry.context - entry.prefix_tokens
+        entry.expected = self._cache.use_all([*entry.starts, (branch, own)])
         if self.capacity is None:
             return entry.ticket
         if lease is None:
-            lease = Lease(branch, entry.run, entry.context, prefix, entry.prefix_tokens)
+            lease = Lease(branch, entry.run, entry.context, *entry.shared)
             self._leases.open(lease)
             lost = branch in self._lost
             self._lost.pop(branch, None)

@@ -7,6 +7,8 @@ from collections.abc import Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from longthought.budgets.lease_book import Starts
+
 if TYPE_CHECKING:
     from longthought.budgets.branch import Branch
     from longthought.budgets.controller import Backend, Controller
@@ -26,6 +28,7 @@ class Permit:
 
     __slots__ = (
         "_backend",
+        "_before",
         "_cached",
         "_context",
         "_controller",
@@ -49,7 +52,9 @@ class Permit:
         prefix: Hashable = None,
         prefix_tokens: int = 0,
         deadline: float | None = None,
+        before: Starts = (),
     ) -> None:
+        self._before = before
         self._controller, self._backend, self.branch = controller, backend, branch
         self._context = context
         self._cached: int | None = None
@@ -85,7 +90,9 @@ class Permit:
             return True
         if scheduler.capacity is None:
             return False
-        return not scheduler.fits(self.branch.id, self._context, self._prefix, self._prefix_tokens)
+        return not scheduler.fits(
+            self.branch.id, self._context, self._prefix, self._prefix_tokens, self._before
+        )
 
     async def __aenter__(self) -> Self:
         if self._future is not None:
@@ -103,6 +110,7 @@ class Permit:
                 context=self._context,
                 prefix=self._prefix,
                 prefix_tokens=self._prefix_tokens,
+                before=self._before,
                 run=self.branch.run,
                 tenant=self.branch.tenant,
                 deadline=self._deadline,

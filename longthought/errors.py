@@ -16,6 +16,7 @@ __all__ = [
     "Diverged",
     "Fenced",
     "InvalidInput",
+    "KeepsCrashing",
     "LongthoughtError",
     "MissingExtra",
     "PolicyError",
@@ -25,6 +26,7 @@ __all__ = [
     "RunBusy",
     "RunEnded",
     "RunNotFound",
+    "SignalTimeout",
     "StorageError",
     "StoreTooNew",
     "Suspended",
@@ -236,6 +238,33 @@ class UnknownOutcome(LongthoughtError):
             f"Check whether it happened, then resume with --decide {key}=done (or =again)"
         )
         self.key, self.tool = key, tool
+
+
+class KeepsCrashing(LongthoughtError):
+    """Recorded of a run that wakers die on: attempt after attempt has ended with its process.
+
+    Nothing more is recorded since, so going on leads to the same place. It waits as
+    ``needs_attention``, nobody wakes it, and ``resume`` is the way on.
+    """
+
+    def __init__(self, run_id: str, attempts: int, owner: str) -> None:
+        super().__init__(
+            f"the last {attempts} attempts at run {run_id} died before they recorded anything, "
+            f"the last one as {owner}. Find out what ends the process (its memory, a crash in a "
+            f"tool, a node or a model), then go on with: longthought resume {run_id}"
+        )
+        self.run_id, self.attempts = run_id, attempts
+
+
+class SignalTimeout(LongthoughtError):
+    """Raised by ``ctx.suspend(timeout=...)`` in its place: no signal has come in time.
+
+    Recorded, so that every replay comes to it too. Catch it and go another way.
+    """
+
+    def __init__(self, name: str, key: str, seconds: float) -> None:
+        super().__init__(f"no signal {name!r} came within {seconds:g} s")
+        self.name, self.key, self.seconds = name, key, seconds
 
 
 class ControlFlow(BaseException):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from longthought.budgets import Branch as Slot
-from longthought.budgets import BranchState, Scope
-from longthought.budgets.states import TRANSITIONS
+from longthought.budgets import Scope
 from longthought.orchestrator.seats import Seat
 from longthought.orchestrator.strategies.policy import Ask, Outcome
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
@@ -64,8 +61,6 @@ class Branch:
     misfit: str = ""
     """What is wrong with its typed answer, empty if nothing is."""
     tokens: int = 0
-    acting: list[str] = field(default_factory=list)
-    """The names of the tools that run for it now, in their order."""
     early: EarlyStarts | None = None
     """Tools that were started before the reply that asks for them had ended."""
     status: str = "new"
@@ -77,29 +72,6 @@ class Branch:
     def slot(self) -> Slot:
         """The controller's view of it."""
         return self.seat.slot
-
-    @contextmanager
-    def tool_running(self, tool: str, size: int) -> Iterator[None]:
-        """Show the controller that the branch acts, while at least one tool runs.
-
-        ``size`` is that of the arguments: by its order of magnitude fast calls are told from slow
-        ones. Of several tools at once it is learned how long they take together.
-        """
-        slot, running = self.seat.slot, self.acting
-        insort(running, tool)
-        shape: Hashable = size.bit_length() if len(running) == 1 else f"{len(running)} at once"
-        if slot.state is BranchState.ACTING:  # others run, or it began while the reply streamed
-            slot.joined("+".join(dict.fromkeys(running)), shape)
-        elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
-            slot.move(BranchState.ACTING, tool=tool, shape=shape)
-        completed = False
-        try:
-            yield
-            completed = True
-        finally:
-            running.remove(tool)
-            if not running and slot.state is BranchState.ACTING:
-                slot.move(BranchState.READY, completed=completed)
 
     def outcome(self) -> Outcome:
         """What the policy is told of the branch."""

@@ -16,6 +16,7 @@ __all__ = [
     "check_inner_budget",
     "check_names",
     "check_question",
+    "check_tenant",
     "checked_shares",
 ]
 
@@ -36,6 +37,13 @@ def check_inner_budget(field: str, budget: Budget | None) -> None:
         if budget is not None and getattr(budget, name) is not None:
             fix = "Limit the run: Workflow(budget=...)"
             raise InvalidInput(f"{field}.{name}", "time is counted for the run as a whole", fix)
+
+
+def check_tenant(tenant: str | None) -> None:
+    """Refuse what is no name of a tenant."""
+    if tenant is not None and not (isinstance(tenant, str) and tenant):
+        fix = "Give a name, or leave it out"
+        raise InvalidInput("tenant", f"{tenant!r} is no tenant", fix)
 
 
 def checked_shares(shares: Sequence[float]) -> tuple[float, ...]:

@@ -196,12 +196,23 @@ class Context:
         """
         await sleep(self.session, seconds)
 
-    async def suspend(self, name: str, ask: JSON = None) -> JSON:
+    async def suspend(
+        self,
+        name: str,
+        ask: JSON = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 (it outlives the process)
+    ) -> JSON:
         """Wait for the signal ``name`` and return its value; the run parks until it comes.
 
-        ``ask`` is shown to whoever is to send it.
+        ``ask`` is shown to whoever is to send it. ``timeout`` is in seconds, counted from the first
+        time this was asked; a waker finds the run due when they are over.
+
+        Raises:
+            InvalidInput: ``timeout`` is no time.
+            SignalTimeout: they are over, and no signal has come.
         """
-        return await suspend(self.session, name, ask)
+        return await suspend(self.session, name, ask, timeout=timeout)
 
     async def patched(self, name: str) -> bool:
         """Whether this run is new enough for the change ``name``; old runs keep the old way."""

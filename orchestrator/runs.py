@@ -14,6 +14,7 @@ from longthought.errors import (
     Diverged,
     Fenced,
     InvalidInput,
+    KeepsCrashing,
     LongthoughtError,
     ReplayStopped,
     StorageError,
@@ -31,10 +32,18 @@ from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
 from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
+from longthought.storage.deaths import MOST_DEATHS, died_in_vain, starts_in_vain
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject, Message, text_of
 
 __all__ = ["Attempt", "begin", "check_raise", "manifest_of"]
+
+_PROBLEMS = {
+    Diverged: "diverged",
+    UnknownOutcome: "unknown_outcome",
+    KeepsCrashing: "keeps_crashing",
+}
+"""What a run that needs attention says of the error that stopped it."""
 
 
 def manifest_of(
@@ -44,10 +53,11 @@ def manifest_of(
     budget: Budget,
     prices: PriceBook,
     options: JSONObject,
+    tenant: str | None = None,
 ) -> JSONObject:
     """The manifest of a new run: all that shapes it, readable and by fingerprint."""
     branch = definition.branch_budget
-    return {
+    manifest: JSONObject = {
         "workflow": definition.parts(),
         "question": question if isinstance(question, str) else list(question),
         "seed": seed,
@@ -57,6 +67,9 @@ def manifest_of(
         "source": definition.source,
         "options": options,
     }
+    if tenant is not None:
+        manifest["tenant"] = tenant
+    return manifest
 
 
 async def begin(
@@ -163,7 +176,7 @@ class Attempt:
                 controller,
                 recording.run_id,
                 index,
-                tenant=tenant,
+                tenant=tenant or manifest.get("tenant"),
                 left=None if limits.wall is None else limits.wall - clocks.seconds("wall"),
             ),
             models=list(definition.models),
@@ -203,11 +216,12 @@ class Attempt:
 
     async def _guarded(self) -> Result:
         try:
+            self._stop_if_deadly()
             state = await self._graph()
             return await self._completed(state)
         except (Suspended, ReplayStopped) as stop:
             return await self._stopped(stop)
-        except (Diverged, UnknownOutcome) as error:
+        except (Diverged, UnknownOutcome, KeepsCrashing) as error:
             if self.mode == "replay":
                 raise
             return await self._needs_attention(error)
@@ -228,6 +242,17 @@ class Attempt:
             if self.mode == "replay" and self._recorded_status() != "failed":
                 raise
             return await self._failed(error)
+
+    def _stop_if_deadly(self) -> None:
+        """Do not go where waker after waker has died.
+
+        Raises:
+            KeepsCrashing: this attempt would be one too many.
+        """
+        starts = starts_in_vain(self.recording.events) if self._woken else []
+        deaths = died_in_vain(starts)
+        if deaths >= MOST_DEATHS:
+            raise KeepsCrashing(self.recording.run_id, deaths, starts[-2]["owner"])
 
     def _put_limits_in_force(self) -> None:
         """Record raised limits: later attempts keep to them."""
@@ -369,12 +394,11 @@ class Attempt:
         await self._record_end("parked", "waiting", None, waiting=waiting)
         return self._result({"status": "parked", "stop_reason": "waiting"}, {}, waiting)
 
-    async def _needs_attention(self, error: Diverged | UnknownOutcome) -> Result:
-        difference = error.difference if isinstance(error, Diverged) else str(error)
+    async def _needs_attention(self, error: Diverged | UnknownOutcome | KeepsCrashing) -> Result:
         outcome: JSONObject = {
-            "key": error.key,
-            "problem": "diverged" if isinstance(error, Diverged) else "unknown_outcome",
-            "difference": difference,
+            "key": "" if isinstance(error, KeepsCrashing) else error.key,
+            "problem": _PROBLEMS[type(error)],
+            "difference": error.difference if isinstance(error, Diverged) else str(error),
         }
         await self._record_end("needs_attention", outcome["problem"], outcome)
         shown = {"status": "needs_attention", "stop_reason": outcome["problem"]}

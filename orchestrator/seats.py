@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState, Controller, Permit
-from longthought.budgets.states import FINAL_STATES
+from longthought.budgets.states import FINAL_STATES, TRANSITIONS
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.starts import Beginning
 from longthought.types import JSON, JSONObject, Model, Scheduling, Usage
 
-__all__ = ["Ask", "Seat", "Seats", "introduce", "node_place"]
+__all__ = ["Ask", "Seat", "Seats", "introduce", "leased", "node_place", "shape_of"]
 
 _TOKENS_PER_BYTE = 0.35
 """What a bound in bytes is worth in tokens, before a model has taught better."""
@@ -39,7 +42,7 @@ class Seat:
         shares: whether its first prompt is also that of others.
         once: whether it is for one call alone.
         context: tokens of its context when its last call ended.
-        prefix: what its start is shared by, empty for nobody.
+        prefix: its first prompt, if that is shared.
         since: when a model that wants to know was asked first, in seconds since the epoch.
     """
 
@@ -52,6 +55,31 @@ class Seat:
     since: float = 0.0
     marks: tuple[tuple[str, int], ...] = ()
     """Ids of conversations that were computed for it, with their tokens, the longest first."""
+    acting: list[str] = field(default_factory=list)
+    """The names of the tools that run for it now, in their order."""
+
+    @contextmanager
+    def tool_running(self, tool: str, size: int) -> Iterator[None]:
+        """Show the controller that it acts, while at least one tool runs.
+
+        ``size`` is that of the arguments: by its order of magnitude fast calls are told from slow
+        ones. Of several tools at once it is learned how long they take together.
+        """
+        slot, running = self.slot, self.acting
+        insort(running, tool)
+        shape: Hashable = shape_of(size) if len(running) == 1 else f"{len(running)} at once"
+        if slot.state is BranchState.ACTING:  # others run, or it began while the reply streamed
+            slot.joined("+".join(dict.fromkeys(running)), shape)
+        elif not slot.permits and BranchState.ACTING in TRANSITIONS[slot.state]:
+            slot.move(BranchState.ACTING, tool=tool, shape=shape)
+        completed = False
+        try:
+            yield
+            completed = True
+        finally:
+            running.remove(tool)
+            if not running and slot.state is BranchState.ACTING:
+                slot.move(BranchState.READY, completed=completed)
 
     def known(self, ids: Sequence[str]) -> int:
         """Tokens at the start of a conversation that were computed for this seat before."""
@@ -99,10 +127,14 @@ class Seats:
     _seats: dict[str, Seat] = field(default_factory=dict)
     _prefixes: dict[str, int] = field(default_factory=dict)
     """Tokens of each shared start, as far as known."""
+    _beginnings: dict[str, Beginning] = field(default_factory=dict)
+    """The same starts as other runs know them."""
     _computed: set[str] = field(default_factory=set)
     """The shared starts that a call has computed."""
     _resumed: set[str] = field(default_factory=set)
     """Branches and nodes in which an earlier attempt has recorded something."""
+    _last: Seat | None = None
+    """The seat of the node that generated last, outside branches."""
     _rates: dict[str, float] = field(default_factory=dict)
     """Tokens per byte of each model, for texts whose tokens were bounded."""
 
@@ -145,6 +177,20 @@ class Seats:
         seat = self._seats.get(place)
         return self.at(place) if seat is None else seat
 
+    def waiting(self, frame: Frame) -> Seat | None:
+        """The seat that a tool which is called here keeps waiting, None if nobody's.
+
+        A node that calls tools for a conversation of another node keeps that one waiting which
+        generated last.
+        """
+        if frame.inner:
+            return None  # what a tool or a judge calls itself: the wait is for that already
+        if frame.branch is not None:
+            return frame.branch.seat
+        seat = self._seats.get(node_place(frame.path)) or self._last
+        resting = (BranchState.READY, BranchState.ACTING)
+        return seat if seat is not None and seat.slot.state in resting else None
+
     def _slot(self, place: str, resumed: bool) -> Slot:
         # An earlier attempt that was taken over may not have let go of its own yet.
         slot = self.controller.branch(
@@ -168,32 +214,55 @@ class Seats:
     # -- calls ----------------------------------------------------------------------------------
 
     def ask(
-        self, seat: Seat, model: Model, tools: str, ids: Sequence[str], bound: int, *, exact: bool
+        self,
+        seat: Seat,
+        model: Model,
+        tools: str,
+        ids: Sequence[str],
+        bound: int,
+        *,
+        exact: bool,
+        beginning: Callable[[], Beginning] = tuple,
     ) -> Ask:
         """A permit for one call; ``tools`` stands for what is offered, ``bound`` is of the prompt.
 
-        The first prompt of a branch is what it shares with its siblings.
+        The first prompt of a branch is what it shares with its siblings, and its ``beginning`` with
+        branches of other runs.
         """
         known = seat.known(ids) if seat.marks else 0
         if seat.shares and not seat.prefix and ids:
-            seat.prefix = f"{self.run} {model.name} {tools} {ids[-1]}"
+            seat.prefix = f"{model.name} {tools} {ids[-1]}"
             if seat.prefix in self._computed:
                 known = self._prefixes[seat.prefix]
         known = min(known, bound)
         rate = 1.0 if exact else self._rates.get(model.name, _TOKENS_PER_BYTE)
         context = known + int((bound - known) * rate)
-        prefix, shared = "", 0
-        if seat.prefix and _stated(model):
-            prefix, shared = seat.prefix, self._prefixes.setdefault(seat.prefix, context)
+        *before, (prefix, shared) = self._starts(seat, model, context, beginning)
         permit = self.controller.permit(
             model.name,
             seat.slot,
             context=context,
-            prefix=prefix or None,
+            prefix=prefix,
             prefix_tokens=shared,
+            before=tuple(before),
             deadline=self._deadline,
         )
         return Ask(seat, permit, context, known, bound)
+
+    def _starts(
+        self, seat: Seat, model: Model, context: int, beginning: Callable[[], Beginning]
+    ) -> list[tuple[str | None, int]]:
+        """What the context of a seat begins with, the shortest first, and the tokens of each.
+
+        Where no memory is managed there is no telling whether anything is shared.
+        """
+        if not seat.prefix or _stated(model) is None:
+            return [(None, 0)]
+        if seat.prefix not in self._beginnings:
+            self._beginnings[seat.prefix] = beginning()
+        tokens = self._prefixes.setdefault(seat.prefix, context)
+        known = self._beginnings[seat.prefix]
+        return [(start, round(tokens * share)) for start, share in known] or [(None, 0)]
 
     def scheduling(self, seat: Seat) -> Scheduling:
         """What a model is told of a call beside its request."""
@@ -202,6 +271,8 @@ class Seats:
 
     def used(self, ask: Ask, usage: Usage, model: Model, sent_at: float) -> None:
         """Tell the controller what a call has shown, before its slot goes back."""
+        if not (ask.seat.shares or ask.seat.once):
+            self._last = ask.seat
         prompt = usage.prompt_tokens or ask.context  # of several samples one pays for the prompt
         seat = ask.seat
         seat.context = prompt + usage.completion_tokens
@@ -270,6 +341,19 @@ def _stated(model: Model) -> int | None:
     """The memory of a model's backend in tokens, None if nobody has said."""
     size: int | None = getattr(model, "context_capacity", None)
     return size
+
+
+def leased(models: Iterable[Model]) -> bool:
+    """Whether the memory of any of them is known, so that there are leases on it."""
+    return any(_stated(model) is not None for model in models)
+
+
+def shape_of(size: int) -> int:
+    """What tells fast calls of a tool from slow ones: how large its arguments are, roughly.
+
+    ``size`` is in characters.
+    """
+    return size.bit_length()
 
 
 def node_place(path: str) -> str:

@@ -1,5 +1,7 @@
 """Waking parked runs: those with a signal, those whose timer is over, those a waker died on.
 
+A run that wakers die on is tried less and less often, then it needs attention (``deaths.py``).
+
 Many wakers may work on one store. Each sees a run at rest after some attempt, and of all who saw
 the same attempt one alone begins the next (``Store.claim(after=...)``).
 """
@@ -10,11 +12,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 from longthought.errors import Fenced, LongthoughtError, RunBusy, RunEnded, RunMoved, RunNotFound
 from longthought.orchestrator.results import Result
 from longthought.storage import RunRow, Store
+from longthought.storage.due import DueRow
 from longthought.storage.recording import due_of
 
 __all__ = ["NOT_WOKEN", "Waker", "due_again"]
@@ -27,6 +31,9 @@ _BACKLOG = 500
 
 _BUSY_PAUSE = 1.0
 """Seconds after which a run that another process holds is looked at again."""
+
+_SUSPECT = 2
+"""Attempts that died in vain, from which on a run is woken with no other such beside it."""
 
 _QUICKER = (Fenced, RunBusy, RunEnded, RunMoved, RunNotFound)
 """Somebody else has the run, or it is gone: nothing of it is lost."""
@@ -54,11 +61,15 @@ class Waker:
         self.store, self.workflow, self.at_once = store, workflow, at_once
         self._go_on, self._told = go_on, told
         self._left = limit
-        self._backlog: deque[RunRow] = deque()
+        self._backlog: deque[DueRow] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._refused: set[tuple[str, int]] = set()
         """Runs that could not be gone on with, and after which attempt: they are left alone."""
+        self._suspect = ""
+        """The run in hand that may have ended a process before: one at a time, so that those which
+        died beside it get through without it."""
         self._stopped = asyncio.Event()
+        self._heard = asyncio.Event()
         self._failure: BaseException | None = None
 
     def stop(self) -> None:
@@ -68,26 +79,37 @@ class Waker:
     async def run(self, every: float | None = None) -> None:
         """Wake all that is due; with ``every`` (seconds) look again that often until stopped.
 
-        A waker that is cancelled gives the runs it has in hand back: they stay due.
+        Signals that the store hears of are looked after at once. A waker that is cancelled gives
+        the runs it has in hand back: they stay due.
 
         Raises:
             StorageError: the store cannot be read.
         """
+        listening = self.store.listening(self._heard.set) if every is not None else nullcontext()
+        async with listening:
+            await self._until_over(every)
+
+    async def _until_over(self, every: float | None) -> None:
         stopped = asyncio.create_task(self._stopped.wait(), name="longthought-waker-stop")
+        heard = asyncio.create_task(self._heard.wait(), name="longthought-waker-heard")
         try:
             while not self._over() and self._failure is None:
+                if heard.done():  # before looking: what comes meanwhile is looked after again
+                    self._heard.clear()
+                    heard = asyncio.create_task(self._heard.wait(), name="longthought-waker-heard")
                 due = await self._start_due()
                 if not self._running and not due and every is None:
                     return
                 full = len(self._running) >= self.at_once
                 pause = None if full else every
                 if self._running or pause is not None:
-                    waited = {*self._running.values(), stopped}
+                    waited = {*self._running.values(), stopped, *([] if full else [heard])}
                     await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             while self._running and self._failure is None:
                 await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
+            heard.cancel()
             await self._give_back()
         if self._failure is not None:
             raise self._failure
@@ -105,19 +127,25 @@ class Waker:
             self._start(self._backlog.popleft())
         return True
 
-    async def _due(self) -> list[RunRow]:
+    async def _due(self) -> list[DueRow]:
         # those in hand and those refused may stand in the way of others
         most = _BACKLOG + len(self._running) + len(self._refused)
         rows = await self.store.due(workflow=self.workflow, limit=most, now=time.time())
         return [
             row
             for row in rows
-            if row.id not in self._running and (row.id, row.attempt) not in self._refused
+            if (row.id, row.attempt) not in self._refused and self._may_start(row)
         ]
 
-    def _start(self, row: RunRow) -> None:
-        if row.id in self._running:
+    def _may_start(self, row: DueRow) -> bool:
+        alone = row.deaths >= _SUSPECT
+        return row.id not in self._running and not (alone and self._suspect)
+
+    def _start(self, row: DueRow) -> None:
+        if not self._may_start(row):
             return
+        if row.deaths >= _SUSPECT:
+            self._suspect = row.id
         if self._left is not None:
             self._left -= 1
         task = asyncio.create_task(self._wake(row), name=f"wake {row.id}")
@@ -126,10 +154,12 @@ class Waker:
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._running.pop(name, None)
+        if self._suspect == name:
+            self._suspect = ""
         if not task.cancelled() and task.exception() is not None:
             self._failure = self._failure or task.exception()
 
-    async def _wake(self, row: RunRow) -> None:
+    async def _wake(self, row: DueRow) -> None:
         try:
             result = await self._go_on(row)
         except _QUICKER as error:

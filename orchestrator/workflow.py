@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic import BaseModel
 
@@ -19,6 +19,7 @@ from longthought.orchestrator.checks import (
     check_inner_budget,
     check_names,
     check_question,
+    check_tenant,
     checked_shares,
     names_of,
 )
@@ -30,7 +31,7 @@ from longthought.orchestrator.models.registry import BackendSettings, priced, re
 from longthought.orchestrator.raising import RAISE, send_raise
 from longthought.orchestrator.results import ENDED, Result, out_of_budget
 from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
-from longthought.orchestrator.seats import introduce
+from longthought.orchestrator.seats import introduce, leased, shape_of
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.sync import run_sync
@@ -47,7 +48,10 @@ __all__ = ["Workflow"]
 
 @dataclass(frozen=True, slots=True)
 class _Company:
-    """What goes with a run through all its attempts in this process, and is never recorded."""
+    """What goes with a run through all its attempts in this process, and is never recorded.
+
+    Without a ``tenant`` a run has the one it began with.
+    """
 
     pool: Scope | None = None
     deps: object | None = None
@@ -173,6 +177,7 @@ class Workflow:
         self._prices = priced(book, specs, backend, backends)
         self._controllers: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]
         self._controllers = WeakKeyDictionary()
+        self._taught: WeakSet[Controller] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -209,7 +214,8 @@ class Workflow:
         ``budget`` replaces the workflow's for this run. ``pool`` is a budget over many runs: what
         one spends, the others no longer have. ``deps`` reaches tools and nodes and is
         never recorded. ``watch`` is called with what happens while it happens. Tenants share the
-        slots of a workflow fairly, as its runs do.
+        slots of a workflow fairly, as its runs do; a run keeps its ``tenant`` when it is woken or
+        resumed.
 
         Raises:
             InvalidInput: the question is empty, or a model or limit cannot be used.
@@ -264,12 +270,14 @@ class Workflow:
     ) -> Result:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
-        ``budget`` raises its limits. A run that has ended is replayed instead, which costs nothing.
+        ``budget`` raises its limits; ``tenant`` stands in for the one it began with. A run that has
+        ended is replayed instead, which costs nothing.
 
         Raises:
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
+        check_tenant(tenant)
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
@@ -403,11 +411,14 @@ class Workflow:
     ) -> Result:
         check_question(question)
         limits = budget or self.definition.budget
+        check_tenant(company.tenant)
         self._admit(limits, company.pool)
-        manifest = manifest_of(self.definition, question, seed, limits, self._prices, options or {})
+        manifest = manifest_of(
+            self.definition, question, seed, limits, self._prices, options or {}, company.tenant
+        )
         async with self.opened_store() as store:
             journal = await begin(store, self.definition, manifest, run_id=run_id, run_key=run_key)
-            attempt = self._attempt(store, journal, company, manifest=manifest)
+            attempt = await self._attempt(store, journal, company, manifest=manifest)
             return await self._until_rest(store, attempt, company)
 
     async def _claimed(
@@ -429,17 +440,19 @@ class Workflow:
         )
         try:
             await store.take_signals(journal)
-            return self._attempt(store, journal, company, budget=budget, raised=raised)
+            return await self._attempt(store, journal, company, budget=budget, raised=raised)
         except BaseException:
             await store.release(journal)  # nobody drives it: the next one need not wait
             raise
 
-    def _attempt(self, store: Store, journal: Journal, company: _Company, **more: Any) -> Attempt:
+    async def _attempt(
+        self, store: Store, journal: Journal, company: _Company, **more: Any
+    ) -> Attempt:
         return Attempt(
             self.definition,
             journal,
             store=store,
-            controller=self._shared_controller(),
+            controller=await self._taught_controller(store),
             prices=self._prices,
             pool=company.pool,
             deps=company.deps,
@@ -495,4 +508,14 @@ class Workflow:
         if controller is None:
             controller = self._controllers[loop] = Controller()
         introduce(controller, self.definition.models)
+        return controller
+
+    async def _taught_controller(self, store: Store) -> Controller:
+        """The same, which knows how long the tools of earlier runs took, if leases depend on it."""
+        controller, definition = self._shared_controller(), self.definition
+        if controller not in self._taught and definition.tools and leased(definition.models):
+            self._taught.add(controller)
+            names = {tool.spec.name for tool in definition.tools}
+            for run in await store.tool_runs(self.name, names):
+                controller.tool_times.observe(run.tool, run.seconds, shape_of(run.size))
         return controller

@@ -7,7 +7,8 @@ from longthought.storage.export import export_run, verify_export
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
 from longthought.storage.recording import Event, Recording
-from longthought.storage.store import RunRow, Store
+from longthought.storage.rows import RunRow
+from longthought.storage.store import Store
 
 __all__ = [
     "FORMAT_VERSION",

@@ -14,8 +14,15 @@ import asyncio
 import enum
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +42,7 @@ __all__ = [
     "Fault",
     "driver_of",
     "fault_of",
+    "notify",
     "open_database",
     "storage_error",
 ]
@@ -51,6 +59,8 @@ _ADVISORY_LOCK = 0x6C6F6E67  # any constant; it keeps two processes from migrati
 
 Result = TypeVar("Result")
 Work = Callable[[sa.Connection], Result]
+Heard = Callable[[], None]
+_CHANNEL = "longthought"
 
 
 class Database(Protocol):
@@ -75,6 +85,13 @@ class Database(Protocol):
 
     def survey(self, work: Work[Result]) -> Awaitable[Result]:
         """Like :meth:`read`, for long readings: it holds up nobody and takes any stored bytes."""
+        ...
+
+    def listening(self, heard: Heard) -> AbstractAsyncContextManager[None]:
+        """Call ``heard`` whenever :func:`notify` was committed, as far as the database can tell.
+
+        What was committed while the connection was lost is not told: look now and then as well.
+        """
         ...
 
     async def scrub(self) -> None:
@@ -201,6 +218,10 @@ class _SQLite:
         self._let_go()
         self._writing.dispose()
 
+    def listening(self, heard: Heard) -> AbstractAsyncContextManager[None]:
+        """Nothing: other processes cannot be heard of."""
+        return nullcontext()
+
     async def scrub(self) -> None:
         await self._writer.run(self._truncate_log)
 
@@ -251,11 +272,37 @@ class _PostgreSQL:
     async def survey(self, work: Work[Result]) -> Result:
         return await self.read(work)
 
+    @asynccontextmanager
+    async def listening(self, heard: Heard) -> AsyncIterator[None]:
+        def told(*_: object) -> None:
+            heard()
+
+        async def forget() -> None:
+            with suppress(*lost):
+                await driver.remove_listener(_CHANNEL, told)
+
+        lost = (*_FAILURES, *self._errors)
+        async with AsyncExitStack() as stack:
+            with suppress(
+                *lost
+            ):  # whoever looks now and then is not told, and finds it all the same
+                connection = await stack.enter_async_context(self._engine.connect())
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                await driver.add_listener(_CHANNEL, told)
+                stack.push_async_callback(forget)
+            yield
+
     async def scrub(self) -> None:
         """Nothing: dead rows are the server's to vacuum."""
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def notify(connection: sa.Connection) -> None:
+    """Tell whoever listens, when this transaction is committed; see :meth:`Database.listening`."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_notify(_CHANNEL, "")))
 
 
 def _run(engine: sa.Engine, work: Work[Result]) -> Result:

@@ -85,6 +85,9 @@ class AttemptStarted(_Event):
     owner: str
     fingerprint: str = ""
     """The workflow's fingerprint in this process, when it differs from the manifest's."""
+    lost: bool = False
+    """Whether the attempt before it came to no end and did not give the run back: it died, or was
+    taken over."""
 
 
 class EffectStarted(_Event):
@@ -198,7 +201,8 @@ class RunEnded(_Event):
     outcome: str | None = None
     """Payload id: answer, what it rests on, what was spent."""
     waiting: list[JSONObject] = Field(default_factory=list)
-    """For a parked run: name and place of each signal it waits for; of a sleep also ``until``."""
+    """For a parked run: name and place of each signal it waits for; of a sleep, and of a wait with
+    a deadline, also ``until``."""
     leases: dict[str, list[LeaseChange]] = Field(default_factory=dict)
     """What happened to leases and stands in no other event, by place."""
 

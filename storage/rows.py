@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,36 @@ from longthought.storage.owner import is_gone
 from longthought.storage.recording import Recording
 from longthought.storage.tables import events, payloads, runs
 
-__all__ = ["free_row", "load_rows"]
+__all__ = ["LISTED", "RunRow", "free_row", "load_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One line of a listing. ``created_at`` is in seconds since the epoch."""
+
+    id: str
+    workflow: str
+    status: str
+    created_at: float
+    attempt: int
+    owner: str
+    lease_until: float
+    length: int
+    head: str
+
+
+LISTED = (
+    runs.c.id,
+    runs.c.workflow,
+    runs.c.status,
+    runs.c.created_at,
+    runs.c.attempt,
+    runs.c.owner,
+    runs.c.lease_until,
+    runs.c.length,
+    runs.c.head,
+)
+"""The columns of a :class:`RunRow`."""
 
 
 def free_row(

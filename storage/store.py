@@ -6,8 +6,8 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,37 +24,23 @@ from longthought.errors import (
     StoreTooNew,
 )
 from longthought.storage import checkpoints, deletion
-from longthought.storage.database import Database, migrate, open_database
+from longthought.storage.database import Database, migrate, notify, open_database
 from longthought.storage.digests import canonical, new_run_key
-from longthought.storage.due import left_behind, signalled, timed
+from longthought.storage.due import DueRow, find_due
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
-from longthought.storage.owner import is_gone, process_identity
+from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
-from longthought.storage.rows import free_row, load_rows
+from longthought.storage.rows import LISTED, RunRow, free_row, load_rows
 from longthought.storage.tables import runs, signals
+from longthought.storage.tool_runs import ToolRun, find_tool_runs
 from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
 from longthought.types import JSON, JSONObject
 
-__all__ = ["RunRow", "Store"]
+__all__ = ["Store"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One line of a listing. ``created_at`` is in seconds since the epoch."""
-
-    id: str
-    workflow: str
-    status: str
-    created_at: float
-    attempt: int
-    owner: str
-    lease_until: float
-    length: int
-    head: str
 
 
 class Store:
@@ -77,6 +63,7 @@ class Store:
         self.owner = process_identity()
         self._database: Database | None = None
         self._writer: GroupWriter | None = None
+        self._listeners: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -254,7 +241,9 @@ class Store:
             raise StorageError(f"run {journal.run_id} has deleted payloads and cannot be continued")
         load_rows(connection, journal)
         journal.opened(row.run_key, row.attempt + 1)
-        extra = {"fingerprint": fingerprint} if fingerprint else {}
+        extra: JSONObject = {"fingerprint": fingerprint} if fingerprint else {}
+        if row.status == "running" and row.lease_until > 0:  # it neither ended nor was given back
+            extra["lost"] = True
         journal.stage("attempt_started", attempt=journal.attempt, owner=self.owner, **extra)
         piece = journal.take()
         piece.settle()
@@ -297,7 +286,7 @@ class Store:
         Raises:
             RunNotFound: there is no such run.
         """
-        found = await self._rows(sa.select(*_LISTED).where(runs.c.id == run_id))
+        found = await self._rows(sa.select(*LISTED).where(runs.c.id == run_id))
         if not found:
             raise RunNotFound(run_id)
         return found[0]
@@ -306,7 +295,7 @@ class Store:
         self, *, limit: int = 50, status: str | None = None, workflow: str | None = None
     ) -> list[RunRow]:
         """The newest runs first."""
-        query = sa.select(*_LISTED).order_by(runs.c.created_at.desc(), runs.c.id).limit(limit)
+        query = sa.select(*LISTED).order_by(runs.c.created_at.desc(), runs.c.id).limit(limit)
         if status is not None:
             query = query.where(runs.c.status == status)
         if workflow is not None:
@@ -315,26 +304,20 @@ class Store:
 
     async def due(
         self, *, workflow: str | None = None, limit: int = 1000, now: float | None = None
-    ) -> list[RunRow]:
+    ) -> list[DueRow]:
         """Parked runs that are to be woken, ``limit`` of them at most.
 
         Those that a waker died on come first, then those with a signal, then those whose timer is
         over at ``now`` (seconds since the epoch, by the clock of this process, which also says how
-        long they have left to sleep). Claim them with ``after=row.attempt``.
+        long they have left to sleep). A run that wakers have died on again and again is left out
+        for longer each time. Claim them with ``after=row.attempt``.
         """
-        left = left_behind(_LISTED, self._now(), workflow)
-        found = {
-            row[0]: RunRow(*row[:-1])
-            for row in await self._fetch(left)
-            if row[-1] or is_gone(row[_OWNER])
-        }
-        at = time.time() if now is None else now
-        for query in (signalled(_LISTED, workflow), timed(_LISTED, at, workflow)):
-            if len(found) < limit:
-                # those with a signal and a time are in both
-                rows = await self._rows(query.limit(limit))
-                found.update((row.id, row) for row in rows if row.id not in found)
-        return list(found.values())[:limit]
+        at, clock = time.time() if now is None else now, self._now()
+        return await self.database.read(lambda c: find_due(c, clock, at, workflow, limit))
+
+    async def tool_runs(self, workflow: str, tools: Collection[str]) -> list[ToolRun]:
+        """How long these tools took when a workflow called them last, the oldest call first."""
+        return await self.database.read(lambda c: find_tool_runs(c, workflow, tools))
 
     async def _rows(self, query: sa.Executable) -> list[RunRow]:
         return [RunRow(*row) for row in await self._fetch(query)]
@@ -393,12 +376,30 @@ class Store:
             raise InvalidInput("signal", f"cannot be recorded as JSON: {error}") from error
         if "\n" in key:
             raise InvalidInput("key", f"{key!r} is no place", "Copy it from `longthought show`")
-        await self._execute(
-            sa.insert(signals).values(
-                id=identifier, run_id=run_id, name=name, body=body, created_at=self._now()
-            )
-        )
+        row = {"id": identifier, "run_id": run_id, "name": name, "body": body}
+        statement = sa.insert(signals).values(**row, created_at=self._now())
+
+        def send(connection: sa.Connection) -> None:
+            connection.execute(statement)
+            notify(connection)
+
+        await self.database.write(send)
+        for heard in self._listeners:
+            heard()
         return identifier
+
+    @asynccontextmanager
+    async def listening(self, heard: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``heard`` when a signal was sent: by this store, on PostgreSQL by any other, too.
+
+        It may be called for nothing, and not be called: it makes looking quicker, not needless.
+        """
+        self._listeners.append(heard)
+        try:
+            async with self.database.listening(heard):
+                yield
+        finally:
+            self._listeners.remove(heard)
 
     async def take_signals(
         self,
@@ -473,17 +474,3 @@ def _plain(field: str, text: str) -> None:
         raise InvalidInput(field, f"{text!r} is no valid text") from error
     if "\0" in text:
         raise InvalidInput(field, f"{text!r} holds a NUL character")
-
-
-_LISTED = (
-    runs.c.id,
-    runs.c.workflow,
-    runs.c.status,
-    runs.c.created_at,
-    runs.c.attempt,
-    runs.c.owner,
-    runs.c.lease_until,
-    runs.c.length,
-    runs.c.head,
-)
-_OWNER = _LISTED.index(runs.c.owner)

@@ -4,7 +4,13 @@ from longthought.tools.calculator import calculator
 from longthought.tools.function import FunctionTool, tool
 from longthought.tools.protocol import Tool, ToolCall, ToolContext, ToolResult, ToolSpec, pending
 from longthought.tools.python import python
-from longthought.tools.running import parse_arguments, redactor, run_tool, told_result
+from longthought.tools.running import (
+    late_result,
+    parse_arguments,
+    redactor,
+    run_tool,
+    told_result,
+)
 from longthought.tools.search import search
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "ToolResult",
     "ToolSpec",
     "calculator",
+    "late_result",
     "parse_arguments",
     "pending",
     "python",

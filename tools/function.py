@@ -131,6 +131,7 @@ def tool(
     max_concurrency: int | None = None,
     retries: int = 0,
     approval: Approval = "never",
+    approval_timeout: float | None = None,
     cost_usd: float = 0.0,
     idempotent: bool = False,
     version: str | None = None,
@@ -149,6 +150,7 @@ def tool(
     max_concurrency: int | None = None,
     retries: int = 0,
     approval: Approval = "never",
+    approval_timeout: float | None = None,
     cost_usd: float = 0.0,
     idempotent: bool = False,
     version: str | None = None,
@@ -164,7 +166,8 @@ def tool(
     Without ``effect`` the tool counts as a ``write``, the cautious reading: it is never repeated
     after a crash, started early or cancelled by backtracking. Say ``effect="read"`` or
     ``effect="pure"`` where that is true. A function that is not ``async`` runs in a thread; at its
-    timeout (seconds) the call ends, but no one can stop the thread. ``version`` identifies the code
+    timeout (seconds) the call ends, but no one can stop the thread. A call that needs approval is
+    denied after ``approval_timeout`` seconds without an answer. ``version`` identifies the code
     in a trace; by default it is a hash of the function's own source, not of what it calls.
 
     Raises:
@@ -186,6 +189,7 @@ def tool(
             max_concurrency=max_concurrency,
             retries=retries,
             approval=approval,
+            approval_timeout_s=approval_timeout,
             cost_usd=cost_usd,
             idempotent=idempotent,
             version=source_version(function) if version is None else version,

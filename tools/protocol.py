@@ -69,6 +69,8 @@ class ToolSpec:
     that may pass. ``cost_usd`` is what one call costs. ``idempotent`` says that the tool accepts an
     idempotency key, so that a write may be repeated under it. ``version`` is the hash of the source
     where there is one, ``options`` whatever else identifies the tool (a folder name, a limit).
+    A call that nobody has approved ``approval_timeout_s`` seconds after it was asked for is denied
+    (None: it waits for ever).
 
     Raises:
         InvalidInput: a value cannot be used; ``field`` names it.
@@ -87,6 +89,7 @@ class ToolSpec:
     idempotent: bool = False
     version: str = ""
     options: JSONObject = field(default_factory=dict)
+    approval_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         where = f"tool {self.name!r}"
@@ -102,6 +105,9 @@ class ToolSpec:
             raise InvalidInput(f"{where} approval", problem)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise InvalidInput(f"{where} timeout", f"{self.timeout_s!r} is no number of seconds")
+        limit = self.approval_timeout_s
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
+            raise InvalidInput(f"{where} approval_timeout", f"{limit!r} is no number of seconds")
         if self.max_result_chars < MIN_RESULT_CHARS:
             problem = f"{self.max_result_chars} is below {MIN_RESULT_CHARS} characters"
             raise InvalidInput(f"{where} max_result_chars", problem)
@@ -172,6 +178,7 @@ class ToolResult:
     full length in characters. ``wait_s`` is the time from call to result (seconds), ``attempt``
     the number of the attempt that gave this result, from 1. ``layers`` names the active layers of
     isolation. ``retryable`` says that the same call may succeed later and may be made again.
+    ``timeout_s`` is how long a :func:`pending` call is waited for (seconds; None: for ever).
     """
 
     status: ToolStatus
@@ -184,6 +191,7 @@ class ToolResult:
     attempt: int = 1
     layers: list[str] = field(default_factory=list)
     retryable: bool = False
+    timeout_s: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -231,13 +239,20 @@ class EarlyContext(ToolContext):
         return super().__getattribute__(name)
 
 
-def pending(ask: JSON = None) -> ToolResult:
+def pending(ask: JSON = None, *, timeout: float | None = None) -> ToolResult:
     """What a tool returns that has begun something which ends elsewhere, perhaps days later.
 
     The run parks until the result is sent as the signal ``context.signal`` for ``context.key``.
-    ``ask`` is shown to whoever looks at what the run waits for.
+    ``ask`` is shown to whoever looks at what the run waits for. After ``timeout`` seconds without a
+    result the call has the status ``timeout``.
+
+    Raises:
+        InvalidInput: ``timeout`` is no number of seconds.
     """
-    return ToolResult("pending", "This call was begun; its result comes later.", ask)
+    if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
+        raise InvalidInput("timeout", f"{timeout!r} is no number of seconds", "Use one above 0")
+    text = "This call was begun; its result comes later."
+    return ToolResult("pending", text, ask, timeout_s=timeout)
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from longthought.tools.protocol import (
 )
 from longthought.types import JSON, FinishReason, JSONObject
 
-__all__ = ["Redact", "parse_arguments", "redactor", "run_tool", "told_result"]
+__all__ = ["Redact", "late_result", "parse_arguments", "redactor", "run_tool", "told_result"]
 
 ReplyTo = tuple[str, str, str]
 """A run, and the name and key of the signal by which it hears of a result."""
@@ -136,6 +136,11 @@ def told_result(spec: ToolSpec, value: JSON) -> ToolResult:
     else:
         result = _result_of(value)
     return _presented(result, spec.max_result_chars, None)
+
+
+def late_result(spec: ToolSpec, seconds: float) -> ToolResult:
+    """The result of a pending call for which nothing was sent within so many seconds."""
+    return _timed_out(spec, seconds, 1)
 
 
 def redactor(secrets: Iterable[str]) -> Redact:

@@ -235,11 +235,12 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
     if tree.error:
         lines.append((f"error     {tree.error}", "red"))
     for wait in tree.waiting:
-        if "until" in wait:
+        if "ask" not in wait:
             lines.append((f"waits     until {moment(wait['until'])}", "yellow"))
             lines.append(("          longthought wake", "dim"))
             continue
-        lines.append((f"waits     for {wait['name']} at {wait['key']}", "yellow"))
+        until = f", until {moment(wait['until'])}" if "until" in wait else ""
+        lines.append((f"waits     for {wait['name']} at {wait['key']}{until}", "yellow"))
         if wait.get("ask") is not None:
             lines.append(
                 (f"          asks {json.dumps(wait['ask'], ensure_ascii=False)}", "yellow")
@@ -247,7 +248,8 @@ def _ending(tree: RunTree) -> list[tuple[str, str]]:
         hint = f"longthought signal {tree.id} {wait['name']} VALUE --key '{wait['key']}'"
         lines.append((f"          {hint}", "dim"))
     if tree.attention:
-        lines.append((f"attention {tree.attention['problem']} at {tree.attention['key']}", "red"))
+        where = f" at {tree.attention['key']}" if tree.attention["key"] else ""
+        lines.append((f"attention {tree.attention['problem']}{where}", "red"))
         lines.append((f"          {tree.attention['difference']}", "red"))
     if tree.deleted:
         lines.append((f"deleted   {count(tree.deleted, 'payload')} behind a tombstone", "yellow"))

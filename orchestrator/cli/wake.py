@@ -47,8 +47,9 @@ def wake(
     """Go on with the parked runs that are due: a signal came, or their time is over.
 
     Many may wake the runs of one store, and each run is woken once. Runs that a waker died on are
-    gone on with by the next. At Ctrl-C or SIGTERM those under way come to rest first; a second one
-    gives them back. Exits with 1 if one could not be woken or has no answer.
+    gone on with by the next; one on which waker after waker dies needs attention. At Ctrl-C or
+    SIGTERM those under way come to rest first; a second one gives them back. Exits with 1 if one
+    could not be woken or has no answer.
 
     \b
     Examples:

@@ -200,7 +200,7 @@ class EarlyStarts:
     def _calm(self) -> None:
         """Show the controller that no tool runs any more, if none does."""
         slot = self._branch.slot
-        if self._calls or self._branch.acting:
+        if self._calls or self._branch.seat.acting:
             return
         if slot.state is BranchState.TOOL_STARTED:
             slot.move(BranchState.GENERATING)

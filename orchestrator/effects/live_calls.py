@@ -34,6 +34,7 @@ from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.seats import Ask, Seat
 from longthought.orchestrator.session import Session
+from longthought.orchestrator.starts import Beginning, beginning_of
 from longthought.types import (
     JSON,
     UNBOUNDED_TOKENS,
@@ -179,9 +180,21 @@ class LiveCall:
         assert self.seat is not None  # noqa: S101 - taken in perform
         tools = self.session.toolset(self.call.tools) if self.call.tools else ""
         self.ask = self.session.seats.ask(
-            self.seat, self.model, tools, self.ids, self.prompt_tokens, exact=self.exact
+            self.seat,
+            self.model,
+            tools,
+            self.ids,
+            self.prompt_tokens,
+            exact=self.exact,
+            beginning=self._beginning,
         )
         return self.ask
+
+    def _beginning(self) -> Beginning:
+        branch = self.frame.branch
+        opening = 0 if branch is None else branch.opening
+        tools = self.session.definitions(self.call.tools)
+        return beginning_of(self.model.name, tools, self.call.messages, opening)
 
     def _give_back_slot(self) -> None:
         """Give the slot of a try back and keep what is recorded of it; twice is harmless."""

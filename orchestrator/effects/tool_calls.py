@@ -9,9 +9,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from longthought.budgets import Amount, Reservation
-from longthought.errors import BudgetExhausted, Diverged, UnknownOutcome
+from longthought.errors import BudgetExhausted, Diverged, SignalTimeout, UnknownOutcome
 from longthought.orchestrator.effects.early_starts import EarlyCall
-from longthought.orchestrator.effects.small import suspend
+from longthought.orchestrator.effects.small import signal_form, suspend
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import canonical
@@ -19,6 +19,7 @@ from longthought.tools import (
     Tool,
     ToolCall,
     ToolResult,
+    late_result,
     parse_arguments,
     run_tool,
     told_result,
@@ -100,12 +101,19 @@ class _LiveToolCall:
         call = ToolCall(call_id or self.key, name, parsed, idempotency_key)
         index = self.session.index
         if self.wait_key in index.open or self.wait_key in index.finished:
-            return await self._pending(tool, self._asked_before())
+            form = self._asked_before()
+            return await self._pending(tool, form["ask"], form.get("timeout"))
         decided = self._decided_before(tool)
         if decided is not None:
             return self._finish(decided)
-        if tool.spec.approval != "never" and not await self._approved(tool, call):
-            return self._finish(ToolResult("denied", f"A person denied this call of {name!r}."))
+        if tool.spec.approval != "never":
+            try:
+                approved = await self._approved(tool, call)
+            except SignalTimeout as error:
+                text = f"Nobody approved this call of {name!r} within {error.seconds:g} s."
+                return self._finish(ToolResult("denied", text))
+            if not approved:
+                return self._finish(ToolResult("denied", f"A person denied this call of {name!r}."))
         branch = self.frame.branch
         if branch is not None and branch.early is not None:
             self.early = branch.early.take({"id": call_id, "name": name, "arguments": raw})
@@ -125,8 +133,10 @@ class _LiveToolCall:
             result = await self._performed(tool, call, cost, size)
             if result.status == "pending":
                 self.charged = cost
-                await self._begin_waiting(tool, cost, result.data)
-                return await self._pending(tool, result.data, reservation)
+                since = await self._begin_waiting(tool, cost, result)
+                return await self._pending(
+                    tool, result.data, result.timeout_s, since=since, reservation=reservation
+                )
         except BaseException:
             reservation.forfeit()
             if self.early is not None:
@@ -140,15 +150,14 @@ class _LiveToolCall:
 
     async def _performed(self, tool: Tool, call: ToolCall, cost: Amount, size: int) -> ToolResult:
         """Run it. ``size`` is that of its arguments as they were written, in characters."""
-        session, branch = self.session, self.frame.branch
-        if self.frame.inner:
-            branch = None  # what a tool or a judge calls itself: the branch waits for that already
+        session = self.session
         self._start_if_needed(tool, call, cost)
         await session.commit(self.frame)  # the model's reply is acted on from here
         self.started_at = session.now
         session.counters.tool_calls += 1
         session.show({"event": "tool", "tool": tool.spec.name, "arguments": call.arguments})
-        acting = branch.tool_running(tool.spec.name, size) if branch is not None else nullcontext()
+        seat = session.seats.waiting(self.frame)
+        acting = seat.tool_running(tool.spec.name, size) if seat is not None else nullcontext()
         # effects of a tool stand inside its call: a replay is handed the result and asks for none
         inside = self.frame.places.enter(self.key.rpartition("#")[2], inner=True)
         seats = session.seats
@@ -203,30 +212,46 @@ class _LiveToolCall:
 
     # -- results that come from outside -----------------------------------------------------------
 
-    async def _begin_waiting(self, tool: Tool, cost: Amount, ask: JSON) -> None:
-        """Put on record that the call was begun, whatever its effect: it is not made again."""
+    async def _begin_waiting(self, tool: Tool, cost: Amount, result: ToolResult) -> float:
+        """Put on record that the call was begun, whatever its effect: it is not made again.
+
+        Returns when that was, in seconds since the epoch.
+        """
         if not self.started:
             self._stage_start(None, cost)
-        form = {"signal": _result_signal(tool), "ask": ask}
+        form = signal_form(_result_signal(tool), result.data, result.timeout_s)
         journal, request = self.session.journal, self.session.put(form)
-        journal.stage("effect_started", self.wait_key, kind="signal", request=request)
+        event = journal.stage("effect_started", self.wait_key, kind="signal", request=request)
         await self.session.commit(self.frame)
+        return float(event.body["at"])
 
     async def _pending(
-        self, tool: Tool, ask: JSON, reservation: Reservation | None = None
+        self,
+        tool: Tool,
+        ask: JSON,
+        timeout: float | None,  # noqa: ASYNC109 (it outlives the process)
+        *,
+        since: float | None = None,
+        reservation: Reservation | None = None,
     ) -> ToolResult:
-        """The result that was sent for the call.
+        """The result that was sent for the call, or that none was sent in time.
 
         A call that an earlier attempt began stays charged at what was reserved for it then.
 
         Raises:
             Suspended: it has not come yet.
         """
-        value = await suspend(self.session, _result_signal(tool), ask, key=self.wait_key)
+        name = _result_signal(tool)
+        try:
+            value = await suspend(
+                self.session, name, ask, timeout=timeout, key=self.wait_key, since=since
+            )
+        except SignalTimeout as error:
+            return self._finish(late_result(tool.spec, error.seconds), reservation)
         return self._finish(told_result(tool.spec, value), reservation)
 
-    def _asked_before(self) -> JSON:
-        """What whoever has to send the result is shown.
+    def _asked_before(self) -> JSONObject:
+        """The wait for the result, as it was put on record.
 
         Raises:
             Diverged: the call that was begun is another one.
@@ -237,7 +262,8 @@ class _LiveToolCall:
             raise Diverged(self.key, "a call with other arguments was begun, its result is to come")
         waits = index.finished.get(self.wait_key)  # a crash came before the call's own end
         waits = waits or recording.events[index.started[self.wait_key] - 1]
-        return recording.get(waits.body["request"])["ask"]
+        form: JSONObject = recording.get(waits.body["request"])
+        return form
 
     def _decided_before(self, tool: Tool) -> ToolResult | None:
         """What to do about a call that was started before a crash and has no known end.
@@ -266,7 +292,9 @@ class _LiveToolCall:
         ask = {"tool": tool.spec.name, "arguments": call.arguments}
         with self.session.clocks.running("approval"):
             name, key = f"approve:{tool.spec.name}", f"{self.key}!approval:signal"
-            answer = await suspend(self.session, name, ask, key=key)
+            answer = await suspend(
+                self.session, name, ask, timeout=tool.spec.approval_timeout_s, key=key
+            )
         return answer is True or answer == "yes"
 
     def _approved_before(self, tool: Tool) -> bool:

@@ -131,7 +131,9 @@ def _answer(recording: Recording, result: JSON, step: Step) -> None:
     elif step.kind == "tool":
         step.text = str(result.get("content") or "")
     elif step.kind == "signal":
-        step.text = canonical(result["value"])
+        step.text = (
+            "no signal came in time" if "value" not in result else canonical(result["value"])
+        )
     else:
         step.text = canonical(result)
 

@@ -17,7 +17,7 @@ from longthought import Workflow
 from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.storage import Event, Store
 from longthought.storage.audit import audit
-from longthought.storage.store import RunRow
+from longthought.storage.rows import RunRow
 from longthought.storage.tables import runs
 from tests.chaos.checks import sequences
 from tests.chaos.nursery import Nursery

@@ -33,7 +33,8 @@ async def wait(state: State, runtime: Runtime[Context]):
     if state["question"] == "sleep":
         await runtime.context.sleep(3600)
         return {"answer": "rested"}
-    return {"answer": str(await runtime.context.suspend("review"))}
+    timeout = 3600 if state["question"] == "an hour" else None
+    return {"answer": str(await runtime.context.suspend("review", timeout=timeout))}
 
 def made(name: str) -> Workflow:
     graph = StateGraph(State, context_schema=Context)
@@ -78,6 +79,21 @@ def test_a_sleep_is_shown_and_woken_when_it_is_over(
     assert cli("wake").stdout == "no parked run is due\n"
     monkeypatch.setattr(time, "time", lambda: wait["until"] + 1)
     assert "rested" in cli("wake").stdout
+
+
+def test_a_deadline_is_shown_with_what_it_is_for(
+    cli: Cli, module: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module("mine", SOURCE)
+    parked(cli, "mine:mine", "r", "an hour")
+    (wait,) = cli.json("show", "r")["waiting"]
+    shown = cli("show", "r").stdout
+    assert "waits     for review" in shown
+    assert ", until 20" in shown
+    assert "longthought signal r review" in shown
+    monkeypatch.setattr(time, "time", lambda: wait["until"] + 1)
+    assert "no signal 'review' came within 3600 s" in cli("wake").stdout
+    assert "no signal came in time" in cli("show", "r").stdout
 
 
 @pytest.mark.parametrize(

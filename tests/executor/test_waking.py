@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 from longthought import Budget, Context, Result, Store, Workflow, strategies
 from longthought.errors import InvalidInput, RunMoved
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
-from longthought.orchestrator.waking import NOT_WOKEN
+from longthought.orchestrator.waking import NOT_WOKEN, Waker
 from longthought.storage import audit, export_run, verify_export
 from longthought.tools import ToolCall, ToolContext, pending, run_tool, tool
 from tests.executor.copies import copy_prefix
@@ -223,6 +223,52 @@ async def test_bad_figures_for_a_waker_are_told(sqlite_store: Store) -> None:
         await sleeping(sqlite_store).wake(at_once=0)
     with pytest.raises(InvalidInput, match="limit"):
         await sleeping(sqlite_store).wake(limit=0)
+
+
+# -- whose a run is -----------------------------------------------------------------------------
+
+
+def told_whose(store: Store, seen: list[str | None]) -> Workflow:
+    """A workflow that waits for a review and notes for whom its slots count."""
+
+    async def whose(state: State, runtime: Runtime[Context]) -> State:
+        context = runtime.context
+        seen.append(context.session.seats.at("/whose").slot.tenant)  # type: ignore[arg-type]
+        await context.model("ask")
+        await context.suspend("review")
+        return {}
+
+    model = ScriptedModel(lambda _: "x")
+    return Workflow("whose", model=model, graph=graph_of(whose), store=store)
+
+
+async def test_a_woken_run_keeps_its_tenant(store: Store) -> None:
+    seen: list[str | None] = []
+    parked = await told_whose(store, seen).run("go", tenant="blue")
+    other = told_whose(store, seen)  # as in another process
+    assert (await other.resume(parked.id)).status == "parked"
+    assert (await other.resume(parked.id, tenant="red")).status == "parked"
+    await store.send_signal(parked.id, "review")
+    (done,) = await other.wake()
+    assert (done.status, seen) == ("completed", ["blue", "blue", "red", "blue"])
+    await sound(store)
+
+
+async def test_a_tenant_is_no_part_of_what_is_asked(sqlite_store: Store) -> None:
+    runs = [
+        await told_whose(sqlite_store, []).run("go", tenant=tenant, run_key=b"k" * 16)
+        for tenant in ("blue", None)
+    ]
+    asked = [
+        [(e.key, e.body["request"]) for e in (await sqlite_store.read(run.id)).events if e.key]
+        for run in runs
+    ]
+    assert asked[0] == asked[1] != []
+    manifests = [(await sqlite_store.read(run.id)).manifest() for run in runs]
+    assert [one.pop("tenant", None) for one in manifests] == ["blue", None]
+    assert manifests[0] == manifests[1]
+    with pytest.raises(InvalidInput, match="tenant"):
+        await told_whose(sqlite_store, []).run("go", tenant="")
 
 
 # -- signals and tools --------------------------------------------------------------------------
@@ -515,6 +561,27 @@ async def test_runs_with_deleted_payloads_are_never_due(store: Store, clock: Clo
     clock.ahead = 2 * HOUR
     assert await store.due() == []
     await sound(store)
+
+
+async def test_a_watching_waker_hears_of_signals(
+    store: Store, store_url: str, tmp_path: Any
+) -> None:
+    """It looks once an hour, and is told at once: by its own store, and by the server."""
+    workflow = reviewed(store)
+    woken: asyncio.Queue[Result] = asyncio.Queue()
+    waker = Waker(store, workflow.wake_run, woken.put_nowait)
+    task = asyncio.create_task(waker.run(every=HOUR))
+    parked = [await workflow.run("go") for _ in range(3)]
+    async with Store(store_url, directory=tmp_path) as other, asyncio.timeout(60):
+        shared = store.url.get_backend_name() == "postgresql"
+        for sender, run in zip((store, other if shared else store), parked, strict=False):
+            await sender.send_signal(run.id, "weather")
+            assert (await woken.get()).status == "parked"
+            await sender.send_signal(run.id, "review", "good")
+            assert (await woken.get()).id == run.id
+        waker.stop()
+        await task
+    assert [await attempts_of(store, run.id) for run in parked] == [3, 3, 1]
 
 
 # -- cut off anywhere ---------------------------------------------------------------------------

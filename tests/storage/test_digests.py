@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 
 import pytest
@@ -102,3 +103,8 @@ def test_a_difference_is_told_exactly_where_there_is_one(one, two):
 )
 def test_differences_are_readable(recorded, now, told):
     assert told in describe_change(recorded, now)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_salt_is_the_first_half_of_an_hmac(key: bytes, body: bytes) -> None:
+    assert salt_of(key, body) == hmac.digest(key, body, "sha256")[:16]
