@@ -7,6 +7,7 @@ its reply, as any client can.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,6 +58,7 @@ class AgentClient:
         self.latencies: list[float] = []
         self.retries = 0
         self._known: dict[int, int] = {}
+        self._since: dict[int, float] = {}
 
     async def play(self, load: Workload) -> float:
         """All agents to their ends, ``in_flight`` at once; the seconds that it took."""
@@ -89,7 +91,8 @@ class AgentClient:
     ) -> Usage:
         """One model call; the conversation grows by what is new and by the reply."""
         known = self._known.get(number, 0)
-        tell_scheduling(Scheduling("benchmark", f"agent {number}", resumed=known > 0))
+        since = self._since.setdefault(number, time.time())
+        tell_scheduling(Scheduling("benchmark", f"agent {number}", known > 0, since))
         text = f"agent {number} " if not messages else ""
         messages.append({"role": "user", "content": text.ljust(turn.new, "x")})
         now = asyncio.get_running_loop().time

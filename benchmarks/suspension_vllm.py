@@ -41,8 +41,6 @@ AGENTS, IN_FLIGHT, OUTPUT = 20, 20, 40
 FIRST, LATER, TURNS = (3500, 4500), (200, 700), (3, 6)
 """Tokens of a question, of a tool's result, and turns of an agent: each from, to."""
 RATIOS = (0.5, 2.0)
-SIZES = {"hidden": 256, "heads": 8, "kv_heads": 4, "inner": 512, "layers": 3}
-"""Of the model that is made: 1.9 million weights, so that reading a prompt costs something."""
 _PATIENCE = 600.0
 
 
@@ -236,13 +234,11 @@ def started(program: Path) -> Iterator[Endpoint]:
     """A server of the program with a model made for it, for as long as the block runs."""
     from tests.engines import vllm
     from tests.engines.server import Server, free_port
-    from tests.engines.tiny_model import CONTEXT, Shape
+    from tests.engines.tiny_model import CONTEXT
 
     with tempfile.TemporaryDirectory() as scratch:
         port = free_port()
-        command = vllm.command(
-            program, port, Path(scratch), context=CONTEXT, blocks=BLOCKS, shape=Shape(**SIZES)
-        )
+        command = vllm.command(program, port, Path(scratch), context=CONTEXT, blocks=BLOCKS)
         log = Path(scratch) / "server.log"
         environment = vllm.environment()
         with Server("vllm", port, SLOTS, CONTEXT, command, log, environment) as server:

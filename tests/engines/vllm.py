@@ -18,7 +18,6 @@ from tests.engines.places import (
     run_visibly,
     tell,
 )
-from tests.engines.tiny_model import SHAPE, Shape
 
 __all__ = [
     "SLOTS",
@@ -73,14 +72,13 @@ def command(
     *,
     context: int = SLOT_CONTEXT,
     blocks: int = _BLOCKS,
-    shape: Shape = SHAPE,
 ) -> list[str]:
     """The command line of a server with a model made in ``scratch``.
 
     It keeps ``blocks`` of 128 tokens in memory; a request may have ``context`` tokens.
     """
     model = scratch / "tiny"
-    write_hugging_face(model, shape=shape)
+    write_hugging_face(model)
     return [
         *(str(program), "serve", str(model), "--served-model-name", "tiny"),
         *("--host", "127.0.0.1", "--port", str(port)),
