@@ -38,7 +38,7 @@ VARIABLE = "LONGTHOUGHT_VLLM"
 HOW = f"Left out: give --vllm PATH (or {VARIABLE}) or --base-url URL, see docs/engines.md."
 SLOTS, BLOCKS, BLOCK = 4, 320, 128
 AGENTS, IN_FLIGHT, OUTPUT = 20, 20, 40
-FIRST, LATER, TURNS = (3500, 4500), (200, 700), (3, 6)
+FIRST, LATER, TURNS = (3500, 4500), (200, 500), (3, 6)
 """Tokens of a question, of a tool's result, and turns of an agent: each from, to."""
 RATIOS = (0.5, 2.0)
 _PATIENCE = 600.0

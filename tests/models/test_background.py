@@ -297,8 +297,8 @@ def test_another_try_is_not_mistaken_for_the_one_before():
     """A try that failed is no more to be had, nor one before the last."""
     key, events = "k", []
 
-    def told(kind: str, **body: Any) -> dict[str, tuple[str, int]]:
-        event = SimpleNamespace(type=kind, key=key, seq=len(events), body={"at": 0.0, **body})
+    def told(event_type: str, **body: Any) -> dict[str, tuple[str, int]]:
+        event = SimpleNamespace(type=event_type, key=key, seq=len(events), body={"at": 0.0, **body})
         events.append(event)
         return Recorded.of(SimpleNamespace(events=events)).handles
 
