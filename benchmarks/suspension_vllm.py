@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import os
 import random
 import statistics
@@ -52,6 +51,7 @@ class Endpoint:
     model: str
     slots: int = SLOTS
     capacity: int = BLOCKS * BLOCK
+    version: str = ""
 
     def client(self, salt: str, *, priority: bool = False) -> OpenAIModel:
         """A model whose prefixes are kept apart from those of any other salt."""
@@ -230,8 +230,8 @@ def figures(ratio: float, rounds: Sequence[dict[str, Played]]) -> dict[str, floa
 
 
 @contextlib.contextmanager
-def started(program: Path) -> Iterator[Endpoint]:
-    """A server of the program with a model made for it, for as long as the block runs."""
+def started(program: Path) -> Iterator[str]:
+    """The address of a server of the program with a model made for it, while the block runs."""
     from tests.engines import vllm
     from tests.engines.server import Server, free_port
     from tests.engines.tiny_model import CONTEXT
@@ -242,7 +242,7 @@ def started(program: Path) -> Iterator[Endpoint]:
         log = Path(scratch) / "server.log"
         environment = vllm.environment()
         with Server("vllm", port, SLOTS, CONTEXT, command, log, environment) as server:
-            yield Endpoint(server.url, server.model)
+            yield server.url
 
 
 async def found_at(url: str) -> Endpoint:
@@ -254,20 +254,21 @@ async def found_at(url: str) -> Endpoint:
     facts = await ask_server(url)
     if not facts.models:
         raise SystemExit(f"--base-url {url}: {facts.problem or 'it has no model'}")
-    endpoint = Endpoint(url, facts.models[0])
-    if facts.context_capacity is None:
-        return endpoint
-    return dataclasses.replace(endpoint, capacity=facts.context_capacity)
+    told = f"{facts.kind or 'server'} {facts.version or 'of no known version'}"
+    capacity = facts.context_capacity or BLOCKS * BLOCK
+    return Endpoint(url, facts.models[0], capacity=capacity, version=told)
 
 
-async def _measured(endpoint: Endpoint, options: argparse.Namespace) -> dict[str, float]:
-    repetitions, agents = (1, 8) if options.quick else (options.repetitions, AGENTS)
+async def _measured(url: str, options: argparse.Namespace) -> tuple[dict[str, float], str]:
+    """The figures, and of what version of the server they are."""
+    endpoint = await found_at(url)
+    repetitions, agents = (1, 6) if options.quick else (options.repetitions, AGENTS)
     show: Callable[[str], None] = (lambda _: None) if options.json else partial(print, flush=True)
     found: dict[str, float] = {"repetitions": repetitions, "agents": agents}
     for ratio in options.r[:1] if options.quick else options.r:
         rounds = await measure(endpoint, ratio, repetitions, agents=agents, show=show)
         found |= figures(ratio, rounds)
-    return found
+    return found, endpoint.version
 
 
 def _arguments() -> argparse.Namespace:
@@ -282,18 +283,15 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and report, or say why not."""
     options = _arguments()
-    if options.base_url:
-        endpoint = asyncio.run(found_at(options.base_url))
-        found = asyncio.run(_measured(endpoint, options))
-    elif options.vllm:
-        with started(Path(options.vllm)) as endpoint:
-            found = asyncio.run(_measured(endpoint, options))
-    else:
+    if not options.base_url and not options.vllm:
         print(HOW, file=sys.stderr if options.json else sys.stdout)
         if options.json:
             print('{"figures": {}}')
         return
-    report("suspension_vllm", found, options)
+    told = contextlib.nullcontext(options.base_url)
+    with told if options.base_url else started(Path(options.vllm)) as url:
+        found, version = asyncio.run(_measured(url, options))
+    report("suspension_vllm", found, options, note=version)
 
 
 if __name__ == "__main__":
