@@ -29,7 +29,6 @@ FOREVER = 10**9
 def _looks_at_once(monkeypatch):
     monkeypatch.setattr(background, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(background, "_LONGEST_LOOK", 0.001)
-    tell_scheduling(Scheduling("run", "branch"))
 
 
 @tool(effect="pure")
@@ -58,6 +57,7 @@ def model_at(server: BackgroundServer, window: Any = "2h", **options: Any) -> Op
 
 async def asked(server, granted, window: Any = "2h", tokens=99, emit=None, **options):
     model = model_at(server, window, **options)
+    tell_scheduling(Scheduling("run", "branch"))
     try:
         return await model.generate(QUESTION, granted(tokens), emit)
     finally:

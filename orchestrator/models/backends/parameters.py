@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from longthought.errors import ConfigurationError
 from longthought.orchestrator.models.backends.headers import with_variables
@@ -36,7 +36,7 @@ PARAMETERS: tuple[ParameterName, ...] = (
     "service_tier",
     "background",
 )
-_WINDOWS = ("soonest", "2h", "8h")
+_WINDOWS: tuple[str, ...] = get_args(Window)
 _NO_DEARER = ("auto", "default", "flex")
 """Tiers that cost no more than a price book says."""
 _FIXES: Mapping[ParameterName, str] = {
