@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.virtual_engine import EngineRates
 
-__all__ = ["FAMILIES", "Turn", "Workload", "upper_bound", "workload"]
+__all__ = ["FAMILIES", "Turn", "Workload", "lognormal_tool", "upper_bound", "workload"]
 
 BETWEEN_TOOLS, WITHIN_TOOL = 1.2, 0.9
 """Standard deviations of the logarithm of a tool's time: 1.5 together, 64 % told by its name."""
@@ -55,18 +55,23 @@ class Workload:
     generation: float
 
 
+def lognormal_tool(rng: random.Random, mean: float) -> tuple[str, float]:
+    """One of eight tools, and how long this call of it takes; ``mean`` is over all of them."""
+    scale = sum(math.exp(BETWEEN_TOOLS * z) for z in _NORMAL_8) / 8 * math.exp(WITHIN_TOOL**2 / 2)
+    tool = rng.randrange(8)
+    spread = BETWEEN_TOOLS * _NORMAL_8[tool] + WITHIN_TOOL * rng.gauss(0, 1)
+    return f"tool {tool}", min(mean / scale * math.exp(spread), 100 * mean)
+
+
 def _note_agent(rng: random.Random, mean: float) -> tuple[Turn, ...]:
     count = rng.randint(4, 16)
-    scale = sum(math.exp(BETWEEN_TOOLS * z) for z in _NORMAL_8) / 8 * math.exp(WITHIN_TOOL**2 / 2)
     turns = []
     for index in range(count):
         new = rng.randint(*((100, 1500) if index else (1000, 4000)))
         output = max(8, int(rng.lognormvariate(5.0, 0.7)))
-        tool = rng.randrange(8)
-        spread = BETWEEN_TOOLS * _NORMAL_8[tool] + WITHIN_TOOL * rng.gauss(0, 1)
-        seconds = min(mean / scale * math.exp(spread), 100 * mean)
+        tool, seconds = lognormal_tool(rng, mean)
         last = index == count - 1
-        turns.append(Turn(new, output, "" if last else f"tool {tool}", 0.0 if last else seconds))
+        turns.append(Turn(new, output, "" if last else tool, 0.0 if last else seconds))
     return tuple(turns)
 
 

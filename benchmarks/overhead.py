@@ -31,7 +31,7 @@ import openai
 from benchmarks.bare import MODEL, QUESTION, bare, conversation
 from benchmarks.footprint import STACKS, Footprint, Plan, counted, run, total
 from benchmarks.protocol_server import FINAL, ProtocolServer, in_process
-from benchmarks.results import report
+from benchmarks.results import argument_parser, report
 from benchmarks.rivals_environment import HOW, rivals_python
 from longthought import Budget, Store, Workflow, tool
 from longthought.orchestrator.models.openai import OpenAIModel
@@ -345,9 +345,7 @@ def _shown(value: float) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller, within 50 s; saves nothing")
-    parser.add_argument("--json", action="store_true", help='print {"figures": {name: number}}')
+    parser = argument_parser(__doc__ or "")
     parser.add_argument("--rivals", action="store_true", help=f"measure others too: {HOW}")
     return parser.parse_args()
 

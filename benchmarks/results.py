@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["RESULTS", "arguments", "machine", "report"]
+__all__ = ["RESULTS", "argument_parser", "arguments", "machine", "report"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -22,10 +22,15 @@ Ratios and counts can be compared between machines; seconds and rates only withi
 
 def arguments(description: str) -> argparse.Namespace:
     """The options that every benchmark has."""
+    return argument_parser(description).parse_args()
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """The same, for a benchmark that adds its own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smaller, within 50 s; saves nothing")
     parser.add_argument("--json", action="store_true", help='print {"figures": {name: number}}')
-    return parser.parse_args()
+    return parser
 
 
 def machine() -> str:

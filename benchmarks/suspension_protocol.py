@@ -16,11 +16,10 @@ import uvicorn
 
 from benchmarks import virtual_time
 from benchmarks.agent_client import simulate
-from benchmarks.agents import FAMILIES, Turn, Workload, workload
+from benchmarks.agents import FAMILIES, Workload, workload
+from benchmarks.protocol_agents import AgentClient, FifoClient, LeaseClient
 from benchmarks.results import arguments, report
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
-from longthought.budgets import BranchState, Controller
-from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.serving import ChatApp
 from longthought.types import (
@@ -149,86 +148,10 @@ class Measured:
     calls: int
 
 
-class _Client:
-    """Agents under an arm. This one holds a slot from an agent's first turn to its last."""
-
-    def __init__(self, model: OpenAIModel, slots: int, capacity: int) -> None:
-        self.model = model
-        self.slots = asyncio.Semaphore(slots)
-        self.calls = 0
-
-    async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
-        """All turns of one agent."""
-        async with self.slots:
-            messages: list[Message] = []
-            for turn in turns:
-                await self.ask(number, messages, turn)
-                await asyncio.sleep(turn.seconds)
-
-    async def ask(
-        self,
-        number: int,
-        messages: list[Message],
-        turn: Turn,
-        emit: Callable[[Delta], None] | None = None,
-    ) -> ModelReply:
-        """One model call; the conversation grows by what is new and by the reply."""
-        self.calls += 1
-        text = f"agent {number} " if not messages else ""
-        messages.append({"role": "user", "content": text.ljust(turn.new, "x")})
-        request: ModelRequest = {"model": NAME, "messages": messages}
-        reply = await self.model.generate(request, Allowance(turn.output), emit or (lambda _: None))
-        messages.append(reply["message"])
-        return reply
-
-
-class _FifoClient(_Client):
-    """Gives the slot up while a tool works; first come, first served."""
-
-    async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
-        messages: list[Message] = []
-        for turn in turns:
-            async with self.slots:
-                await self.ask(number, messages, turn)
-            await asyncio.sleep(turn.seconds)
-
-
-class _LeaseClient(_Client):
-    """Permits and leases of the controller."""
-
-    def __init__(self, model: OpenAIModel, slots: int, capacity: int) -> None:
-        super().__init__(model, slots, capacity)
-        self.controller = Controller(now=asyncio.get_running_loop().time)
-        self.controller.backend(NAME, slots, capacity=capacity)
-
-    async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
-        branch, messages = self.controller.branch(f"agent {number}"), []
-        now, context = self.controller.now, 0
-        for turn in turns:
-            context += turn.new
-            async with self.controller.permit(NAME, branch, context=context) as permit:
-                came: list[float] = []
-                begin = now()
-                reply = await self.ask(number, messages, turn, lambda _, at=came: at.append(now()))
-                usage = Usage.from_json(reply["usage"])
-                context += turn.output
-                fresh = usage.prompt_tokens - usage.cached_tokens
-                permit.used(
-                    context=context,
-                    cached=usage.cached_tokens,
-                    first_token=(fresh, came[0] - begin),
-                )
-            if turn.tool:
-                branch.move(BranchState.ACTING, tool=turn.tool)
-                await asyncio.sleep(turn.seconds)
-                branch.move(BranchState.READY)
-        branch.move(BranchState.DONE)
-
-
-_CLIENTS: dict[str, Callable[[OpenAIModel, int, int], _Client]] = {
-    "hold": _Client,
-    "fifo": _FifoClient,
-    "leases": _LeaseClient,
+_CLIENTS: dict[str, Callable[[OpenAIModel, int, int], AgentClient]] = {
+    "hold": AgentClient,
+    "fifo": FifoClient,
+    "leases": LeaseClient,
 }
 
 
@@ -240,18 +163,10 @@ async def _run(load: Workload, capacity: int, arm: str) -> Measured:
             NAME, base_url=url, api_key="none", timeout=patience, first_token_timeout=patience
         )
         client = _CLIENTS[arm](model, engine.rates.slots, capacity)
-        jobs = iter(enumerate(load.jobs))
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-
-        async def one_after_the_other() -> None:
-            for number, turns in jobs:
-                await client.agent(number, turns)
-
-        await asyncio.gather(*(one_after_the_other() for _ in range(load.in_flight)))
-        seconds = loop.time() - begin
+        seconds = await client.play(load)
         await model.aclose()
-    return Measured(len(load.jobs) / seconds, engine.recomputed, engine.decoded, client.calls)
+    calls = len(client.calls)
+    return Measured(len(load.jobs) / seconds, engine.recomputed, engine.decoded, calls)
 
 
 def through_protocol(load: Workload, capacity: int, arm: str) -> Measured:

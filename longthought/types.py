@@ -8,7 +8,7 @@ The canonical form of each is part of the trace contract, see ``docs/trace-forma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, Required, TypeAlias, TypedDict
 
@@ -27,6 +27,7 @@ __all__ = [
     "ModelReply",
     "ModelRequest",
     "Paced",
+    "PicksUp",
     "ReasoningItem",
     "Sampling",
     "Scheduled",
@@ -338,12 +339,32 @@ class Scheduling:
     It travels beside the request and is no part of it: neither recorded nor hashed. ``branch`` is
     unique among all runs. ``resumed``: the branch has generated before, so that its prompt begins
     with what a server has seen. ``since`` is when the branch began, in seconds since the epoch.
+    ``keep`` records under which id a provider works on the reply by itself, see :class:`PicksUp`.
     """
 
     run: str
     branch: str
     resumed: bool = False
     since: float = 0.0
+    keep: Callable[[str], Awaitable[None]] | None = field(default=None, compare=False)
+
+
+class PicksUp(Protocol):
+    """What a :class:`Model` has besides if its provider works on replies by itself.
+
+    It awaits ``keep`` of its :class:`Scheduling` with an id as soon as a reply has one. If the
+    process dies then, the attempt that resumes the run asks for that reply before it asks anew.
+    """
+
+    async def pick_up(self, request: ModelRequest, handle: str, limit: int) -> ModelReply | None:
+        """The reply of that id, once it has ended; None if it is kept no longer.
+
+        ``limit`` is how many tokens it was granted.
+
+        Raises:
+            BackendError: it failed, or nobody can be asked for it.
+        """
+        ...
 
 
 class Scheduled(Protocol):

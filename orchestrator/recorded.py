@@ -27,6 +27,9 @@ class Recorded:
     """The number of the last try of each effect."""
     started: dict[str, int] = field(default_factory=dict)
     """The number of the event that last started each effect in ``open``."""
+    handles: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Of model calls in ``open``: the id under which a provider works on the reply of the last try
+    by itself, and the tokens that it was granted."""
     ends: dict[str, Event] = field(default_factory=dict)
     """How each branch ended, by its place; the last end counts."""
     folds: dict[str, list[Event]] = field(default_factory=dict)
@@ -90,6 +93,9 @@ class Recorded:
                 self.open.setdefault(event.key, {})[self._attempt] = reserved
                 self.started[event.key] = event.seq
                 self.tries[event.key] = body.get("attempt", self.tries.get(event.key, 1))
+                self.handles.pop(event.key, None)  # another try, or one that was given back
+                if body.get("handle"):
+                    self.handles[event.key] = (body["handle"], body["grant"])
             case "effect_finished":
                 self._finish(event)
             case "branch_ended":
@@ -114,6 +120,7 @@ class Recorded:
         self.tries[event.key] = max(self.tries.get(event.key, 1), body.get("attempt", 1))
         tries = self.open.pop(event.key, {})
         self.started.pop(event.key, None)
+        self.handles.pop(event.key, None)
         # this attempt's try is settled; tries of earlier attempts had no end and stay charged
         tries.pop(self._attempt, None)
         self._charge(event.key, sum(tries.values(), Amount.from_json(body.get("charged"))))

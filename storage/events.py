@@ -107,11 +107,15 @@ class EffectStarted(_Event):
 
 
 class EffectToppedUp(_Event):
-    """A reservation changed: more, committed before it may be used, or a try was given back."""
+    """A reservation changed: more, committed before it may be used, or a try was given back.
+
+    Or it did not change, and ``handle`` is the id under which a provider works on the reply.
+    """
 
     type: Literal["effect_topped_up"]
     reserved: JSONObject
     grant: int | None = None
+    handle: str | None = None
 
 
 class EffectFinished(_Event):

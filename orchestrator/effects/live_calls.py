@@ -22,6 +22,7 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.effects.early_starts import early_starts
+from longthought.orchestrator.effects.picked_up import picked_up
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import (
     limited_thought,
@@ -127,6 +128,9 @@ class LiveCall:
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
         try:
+            found = await picked_up(session, self.key, self.model, self.request)
+            if found is not None:
+                return self._taken(*found)
             for number in range(1, session.definition.retry.attempts + 1):
                 try:
                     reply = await self._try()
@@ -149,6 +153,18 @@ class LiveCall:
         finally:
             session.seats.leave(seat)
 
+    def _taken(self, reply: ModelReply, granted: int, started_at: float) -> ModelReply:
+        """A reply that an earlier attempt began: what that had reserved stays charged, no more."""
+        self.usage = Usage.from_json(reply["usage"])
+        self.grant.tokens, self.started_at = granted, started_at
+        self._finish_reply(reply)
+        return reply
+
+    async def _keep(self, handle: str) -> None:
+        """Put on record under which id the provider works on the reply."""
+        self._stage_reserved(self._held() + self.lost, grant=self.grant.tokens, handle=handle)
+        await self.session.journal.flush()
+
     # -- one try --------------------------------------------------------------------------------
 
     async def _try(self) -> ModelReply:
@@ -158,7 +174,8 @@ class LiveCall:
             with session.clocks.running("queue"):
                 await self._reserve()
                 if self.scheduled and self.seat is not None:
-                    tell_scheduling(session.seats.scheduling(self.seat))
+                    scheduling = session.seats.scheduling(self.seat)
+                    tell_scheduling(replace(scheduling, keep=self._keep))
                 if self.paced is not None:
                     turn = await self._turn(self.paced)
                 permit = self._ask().permit
@@ -324,12 +341,8 @@ class LiveCall:
         more = Amount(extra.tokens, extra.output_tokens, extra.nanodollars)
         granted = self.reservation.top_up(more, minimum=Amount())
         if granted.output_tokens or granted.tokens:
-            self.session.journal.stage(
-                "effect_topped_up",
-                self.key,
-                reserved=(self._held() + self.lost).to_json(),
-                grant=self.grant.tokens + granted.output_tokens,
-            )
+            grant = self.grant.tokens + granted.output_tokens
+            self._stage_reserved(self._held() + self.lost, grant=grant)
             await self.session.journal.flush()
             self.grant.tokens += granted.output_tokens
         return self.grant.tokens
@@ -387,13 +400,18 @@ class LiveCall:
             self.lost = self.lost + self._held()
             self.reservation.forfeit()
 
+    def _stage_reserved(self, reserved: Amount, **fields: JSON) -> None:
+        """Say what this attempt has reserved for the call by now, failed tries included."""
+        body = {"reserved": reserved.to_json(), **fields}
+        self.session.journal.stage("effect_topped_up", self.key, **body)
+
     def _give_back(self) -> None:
         """Put on record what the tries so far have cost, before others use what this one held."""
         if not self.dispatched:
             return
         self.dispatched = False
         with suppress(StorageError):
-            self.session.journal.stage("effect_topped_up", self.key, reserved=self.lost.to_json())
+            self._stage_reserved(self.lost)
 
     def _cancelled(self) -> None:
         """Charge a cancelled try; on record only if the search cancelled it, not the process."""
@@ -460,7 +478,6 @@ class LiveCall:
 
     def _finish_reply(self, reply: ModelReply) -> None:
         session = self.session
-        assert self.reservation is not None  # noqa: S101 - a reply needs a reservation
         usage = self.usage
         if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
             # our own bound is the better estimate: it knows what earlier calls were counted as
@@ -474,9 +491,11 @@ class LiveCall:
         thought = note_thought(session, self.call, reply["message"], usage)
         actual = with_thought(usage_amount(self.price, usage), thought)
         reservation = self.reservation
+        if reservation is None:  # the reply was picked up: it is charged already
+            actual = Amount()
 
         def settle() -> JSONObject:
-            overrun = reservation.settle(actual)
+            overrun = None if reservation is None else reservation.settle(actual)
             return {"overrun": overrun.to_json()} if overrun else {}
 
         conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})

@@ -65,16 +65,26 @@ def prepare() -> Path:
     return directory / "bin" / "vllm"
 
 
-def command(program: Path, port: int, scratch: Path) -> list[str]:
-    """The command line of a server with a model made in ``scratch``."""
+def command(
+    program: Path,
+    port: int,
+    scratch: Path,
+    *,
+    context: int = SLOT_CONTEXT,
+    blocks: int = _BLOCKS,
+) -> list[str]:
+    """The command line of a server with a model made in ``scratch``.
+
+    It keeps ``blocks`` of 128 tokens in memory; a request may have ``context`` tokens.
+    """
     model = scratch / "tiny"
     write_hugging_face(model)
     return [
         *(str(program), "serve", str(model), "--served-model-name", "tiny"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--enforce-eager", "--dtype", "float32"),
-        *("--max-model-len", str(SLOT_CONTEXT), "--max-num-seqs", str(SLOTS)),
-        *("--num-gpu-blocks-override", str(_BLOCKS)),
+        *("--max-model-len", str(context), "--max-num-seqs", str(SLOTS)),
+        *("--num-gpu-blocks-override", str(blocks)),
         *("--enable-prefix-caching", "--enable-prompt-tokens-details"),
         *("--scheduling-policy", "priority"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),

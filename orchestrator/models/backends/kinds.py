@@ -23,12 +23,15 @@ __all__ = [
     "First",
     "Kind",
     "ParameterName",
+    "Window",
     "kind_named",
 ]
 
 Continues = Literal["always", "streamed", "never"]
 First = Literal["lower", "higher"]
-ParameterName = Literal["priority", "cache_salt", "prompt_cache_key", "service_tier"]
+ParameterName = Literal["priority", "cache_salt", "prompt_cache_key", "service_tier", "background"]
+Window = Literal["soonest", "2h", "8h"]
+"""By when a reply in the background is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ _ALL = (
         structured=True,
         responses=True,
         cached="yes",
-        takes=("prompt_cache_key", "service_tier"),
+        takes=("prompt_cache_key", "service_tier", "background"),
         notes="seeds are best effort; reasoning models give no log-probabilities",
         source="platform.openai.com/docs/api-reference/chat",
     ),

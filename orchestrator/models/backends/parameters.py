@@ -7,11 +7,12 @@ in :data:`~longthought.orchestrator.models.backends.kinds.KINDS`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from longthought.errors import ConfigurationError
 from longthought.orchestrator.models.backends.headers import with_variables
@@ -21,6 +22,7 @@ from longthought.orchestrator.models.backends.kinds import (
     First,
     Kind,
     ParameterName,
+    Window,
 )
 from longthought.orchestrator.models.scheduling import LEAST_URGENT, urgency
 from longthought.types import JSONObject, Scheduling
@@ -32,7 +34,9 @@ PARAMETERS: tuple[ParameterName, ...] = (
     "cache_salt",
     "prompt_cache_key",
     "service_tier",
+    "background",
 )
+_WINDOWS: tuple[str, ...] = get_args(Window)
 _NO_DEARER = ("auto", "default", "flex")
 """Tiers that cost no more than a price book says."""
 _FIXES: Mapping[ParameterName, str] = {
@@ -41,6 +45,7 @@ _FIXES: Mapping[ParameterName, str] = {
     "cache_salt": "give another cache_salt in the backend's profile, or none",
     "prompt_cache_key": "give another prompt_cache_key in the backend's profile, or none",
     "service_tier": "give another service_tier in the backend's profile, or none",
+    "background": "give another background in the backend's profile, or none",
 }
 
 
@@ -52,18 +57,27 @@ class RequestParameters:
     it is, see :func:`~longthought.orchestrator.models.scheduling.urgency`. ``cache_salt`` keeps the
     prefixes of one tenant from all others; it may name variables (``$NAME``) and is never shown.
     ``prompt_cache_key`` sends calls that begin alike to one cache: true is a key for each run, a
-    text is one for all. ``service_tier`` is how fast, and how dear, a call is.
+    text is one for all. ``service_tier`` is how fast, and how dear, a call is. ``background`` has
+    the provider work on a reply by itself, and says by when it is wanted; the calls of one branch
+    have one ``continuation_id``, so that what follows on a tool goes before what is new.
     """
 
     priority: First | None = None
     cache_salt: str | None = field(default=None, repr=False)
     prompt_cache_key: bool | str = False
     service_tier: str | None = None
+    background: Window | None = None
 
     @property
     def by_call(self) -> bool:
         """Whether any of it depends on the call."""
-        return self.priority is not None or self.prompt_cache_key is True
+        keyed = self.prompt_cache_key is True or self.background is not None
+        return keyed or self.priority is not None
+
+    @property
+    def streams(self) -> bool:
+        """Whether a reply may be streamed: not if there are hours for it."""
+        return self.background in (None, "soonest")
 
     def fixed(self) -> JSONObject:
         """What is the same for every call.
@@ -78,7 +92,12 @@ class RequestParameters:
             made["prompt_cache_key"] = self.prompt_cache_key
         if self.service_tier is not None:
             made["service_tier"] = self.service_tier
+        if self.background is not None:
+            made |= {"background": True, "background_options": self._window()}
         return made
+
+    def _window(self) -> JSONObject:
+        return {"completion_window": self.background}
 
     def of_call(self, scheduling: Scheduling) -> JSONObject:
         """What depends on the call."""
@@ -88,6 +107,9 @@ class RequestParameters:
             made["priority"] = level if self.priority == "lower" else LEAST_URGENT - level
         if self.prompt_cache_key is True:
             made["prompt_cache_key"] = scheduling.run
+        if self.background is not None:
+            opaque = hashlib.sha256(scheduling.branch.encode()).hexdigest()[:32]
+            made["background_options"] = {**self._window(), "continuation_id": opaque}
         return made
 
     def advice(self, problem: str) -> str:
@@ -116,6 +138,10 @@ class Written(Protocol):
     def prompt_cache_key(self) -> bool | str | None: ...
     @property
     def service_tier(self) -> str | None: ...
+    @property
+    def background(self) -> Window | None: ...
+    @property
+    def api(self) -> str: ...
 
 
 def check_parameters(written: Written) -> None:
@@ -148,6 +174,7 @@ def parameters_of(written: Written, kind: Kind) -> RequestParameters | None:
         cache_salt=written.cache_salt,
         prompt_cache_key=written.prompt_cache_key or False,
         service_tier=written.service_tier,
+        background=written.background,
     )
 
 
@@ -167,6 +194,24 @@ def _check_values(written: Written) -> None:
             "service_tier",
             f"{written.service_tier!r} is not charged what the price book says",
             "Write its price, too: price = { input = ..., output = ... }",
+        )
+    if written.background is not None:
+        _check_background(written)
+
+
+def _check_background(written: Written) -> None:
+    window, tier = written.background, written.service_tier
+    if window not in _WINDOWS:
+        raise ConfigurationError(
+            "background", f"{window!r} is no window", f"Use {', '.join(_WINDOWS)}"
+        )
+    if written.api != "responses":
+        raise ConfigurationError(
+            "background", "is a thing of Responses alone", 'Set api = "responses", or leave it out'
+        )
+    if window != "soonest" and tier not in (None, "auto", "default"):
+        raise ConfigurationError(
+            "service_tier", f"{tier!r} cannot stand beside a window of {window}", "Leave it out"
         )
 
 

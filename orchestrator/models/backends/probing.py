@@ -283,6 +283,7 @@ _PLAIN_FIELDS = (
     "priority",
     "prompt_cache_key",
     "service_tier",
+    "background",
 )
 
 

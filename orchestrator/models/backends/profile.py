@@ -21,6 +21,7 @@ from longthought.orchestrator.models.backends.kinds import (
     OPENAI_URL,
     OWN,
     Kind,
+    Window,
     kind_named,
 )
 from longthought.orchestrator.models.backends.parameters import (
@@ -64,7 +65,8 @@ class BackendSettings:
     ``cooldown`` seconds at first; ``placement`` is how one of several is chosen, as in
     :class:`~longthought.orchestrator.models.failover.Failover`. ``priority`` (true, or which
     numbers go first: ``lower`` or ``higher``), ``cache_salt``, ``prompt_cache_key`` and
-    ``service_tier`` are those of ``RequestParameters``. The rest is the argument of the same name
+    ``service_tier`` are those of ``RequestParameters``, as is ``background`` (``soonest``, ``2h``
+    or ``8h``; with ``api`` ``responses`` alone). The rest is the argument of the same name
     of ``OpenAIModel`` (up to ``extra_body``) and ``RecordedModel`` (``order`` to ``source``). None
     is the default.
 
@@ -101,6 +103,7 @@ class BackendSettings:
     cache_salt: str | None = field(default=None, repr=False)
     prompt_cache_key: bool | str | None = None
     service_tier: str | None = None
+    background: Window | None = None
     order: Literal["recorded", "seeded"] = "recorded"
     seed: int = 0
     wrap: bool = False

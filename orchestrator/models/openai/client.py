@@ -52,6 +52,24 @@ class Client(openai.AsyncOpenAI):
             self._first[path] = _without_body(response.request)
         return response
 
+    async def look(self, path: str, *, stream: bool = False, **query: int) -> httpx2.Response:
+        """Get what stands at a path; streamed, the response comes unread and is the caller's.
+
+        Raises:
+            openai.OpenAIError: the server refused, or the connection failed.
+        """
+        if not stream:
+            return await self.get(path, cast_to=httpx2.Response, options={"params": query})
+        answer: Any = await self.get(
+            path,
+            cast_to=httpx2.Response,
+            options={"params": {"stream": True, **query}},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        response: httpx2.Response = answer
+        return response
+
     async def _post(self, path: str, body: JSONObject, stream: bool) -> httpx2.Response:
         if not stream:
             return await self.post(path, cast_to=httpx2.Response, body=body)

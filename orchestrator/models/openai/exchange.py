@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 
 import httpx2
 
@@ -15,10 +16,14 @@ from longthought.orchestrator.models.openai.patience import Stalled, Watch
 from longthought.orchestrator.models.openai.sse import ServerEvents
 from longthought.types import JSONObject
 
-__all__ = ["receive", "receive_stream"]
+__all__ = ["Lost", "read_object", "receive", "receive_events", "receive_stream"]
 
 _LAST_SECONDS = 1.0
 """How long the end of a stream may come after the end of its reply."""
+
+
+class Lost(ServerFault):
+    """Raised for a stream that broke off in mid-reply."""
 
 
 async def receive(connection: Connection, path: str, body: JSONObject) -> JSONObject:
@@ -31,50 +36,78 @@ async def receive(connection: Connection, path: str, body: JSONObject) -> JSONOb
     with Watch(connection.patience):
         response = await connection.client.ask(path, body)
     connection.pacing.heard(response.headers)
+    reply = read_object(response)
+    if reply.get("error"):
+        raise ServerFault("an error instead of a reply", reply["error"])
+    return reply
+
+
+def read_object(response: httpx2.Response) -> JSONObject:
+    """The JSON object that a response holds.
+
+    Raises:
+        ServerFault: it holds none.
+    """
     try:
         reply = json.loads(response.content)
     except ValueError:
         reply = None
     if not isinstance(reply, dict):
         raise ServerFault("the reply is not JSON")
-    if reply.get("error"):
-        raise ServerFault("an error instead of a reply", reply["error"])
     return reply
 
 
 async def receive_stream(
     connection: Connection, path: str, body: JSONObject, reply: Incoming, limit: int
 ) -> bool:
-    """Post a request and take in the stream; true if it was cut.
+    """Post a request and take in the stream, see :func:`receive_events`."""
+    send = partial(connection.client.ask, path, body, stream=True)
+    return await receive_events(connection, send, reply, limit)
 
-    It is at more than ``limit`` tokens, or for what the reply itself says (``cut_for``).
+
+async def receive_events(
+    connection: Connection,
+    send: Callable[[], Awaitable[httpx2.Response]],
+    reply: Incoming,
+    limit: int,
+    heard: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
+    """Take in the stream that ``send`` opens; true if it was cut.
+
+    It is at more than ``limit`` tokens, or for what the reply itself says (``cut_for``). ``heard``
+    is awaited whenever something has come.
 
     Raises:
-        ServerFault: the stream ended in mid-reply, stalled, or holds something that cannot be read.
+        Lost: the connection was lost, or the stream ended, in mid-reply.
+        ServerFault: the stream stalled, or holds something that cannot be read.
         openai.OpenAIError, httpx2.HTTPError: the client or its transport failed.
     """
     try:
         with Watch(connection.patience, reply):
-            cut = await _exchange(connection, path, body, reply, limit)
+            cut = await _exchange(connection, send, reply, limit, heard)
     except (httpx2.TransportError, Stalled) as error:
         # If the reply itself is whole, at most its usage is lost.
         if reply.complete:
             return False
-        fault = error if isinstance(error, Stalled) else ServerFault(_lost(error, reply))
+        fault = error if isinstance(error, Stalled) else Lost(_lost(error, reply))
     else:
         if cut or reply.complete:
             return cut
-        fault = ServerFault("the stream ended in mid-reply")
+        fault = Lost("the stream ended in mid-reply")
     raise fault
 
 
 async def _exchange(
-    connection: Connection, path: str, body: JSONObject, reply: Incoming, limit: int
+    connection: Connection,
+    send: Callable[[], Awaitable[httpx2.Response]],
+    reply: Incoming,
+    limit: int,
+    heard: Callable[[], Awaitable[None]] | None,
 ) -> bool:
-    response = await connection.client.ask(path, body, stream=True)
+    response = await send()
     try:
         connection.pacing.heard(response.headers)
-        return await _read(response, reply, limit)
+        return await _read(response, reply, limit, heard)
     finally:
         await response.aclose()
 
@@ -84,7 +117,12 @@ def _lost(error: httpx2.TransportError, reply: Incoming) -> str:
     return f"the connection was lost {when} ({error or type(error).__name__})"
 
 
-async def _read(response: httpx2.Response, reply: Incoming, limit: int) -> bool:
+async def _read(
+    response: httpx2.Response,
+    reply: Incoming,
+    limit: int,
+    heard: Callable[[], Awaitable[None]] | None,
+) -> bool:
     events = ServerEvents()
     plain = "content-encoding" not in response.headers  # decoding costs calls for every chunk
     pieces = response.aiter_raw() if plain else response.aiter_bytes()
@@ -94,6 +132,8 @@ async def _read(response: httpx2.Response, reply: Incoming, limit: int) -> bool:
                 reply.take(kind, data)
                 if (reply.tokens > limit or reply.cut_for) and not reply.ended:
                     return True
+            if heard is not None:
+                await heard()
             if reply.done:
                 await _read_out(chunks)
                 return False

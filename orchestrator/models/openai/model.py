@@ -22,6 +22,7 @@ from longthought.budgets.rates import checked_rate
 from longthought.errors import BackendError, ConfigurationError, QuestionRefused
 from longthought.orchestrator.models.backends.addresses import checked_url, public_url
 from longthought.orchestrator.models.backends.parameters import RequestParameters
+from longthought.orchestrator.models.openai.background import BackgroundReply, Gone
 from longthought.orchestrator.models.openai.chat import ChatDialect, turn_of
 from longthought.orchestrator.models.openai.chat_choices import ChatChoices
 from longthought.orchestrator.models.openai.chat_wire import takes_completion_tokens
@@ -38,6 +39,7 @@ from longthought.orchestrator.models.openai.faults import Faults
 from longthought.orchestrator.models.openai.pacing import CallTurn, Pacing
 from longthought.orchestrator.models.openai.patience import Patience
 from longthought.orchestrator.models.openai.responses import ResponsesDialect
+from longthought.orchestrator.models.openai.responses_stream import ResponsesStream
 from longthought.orchestrator.models.openai.siblings import Siblings
 from longthought.orchestrator.models.openai.usage import estimated_usage, shared_usage
 from longthought.orchestrator.models.scheduling import scheduling_now
@@ -124,6 +126,12 @@ class OpenAIModel:
         self.context_capacity = context_capacity
         self.takes_scheduling = parameters is not None and parameters.by_call
         self._parameters = parameters
+        self._in_background = parameters is not None and parameters.background is not None
+        if self._in_background and api != "responses":
+            raise ConfigurationError(
+                "background", "is a thing of Responses alone", 'Use api="responses"'
+            )
+        stream = stream and (parameters is None or parameters.streams)
         self._added: JSONObject | None = None
         self.base_url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL_URL)
         self.capabilities = _capabilities(api, stream, capabilities or {})
@@ -206,6 +214,25 @@ class OpenAIModel:
         # Out here it is not chained: what was caught carries the request, the key in its headers.
         raise fault
 
+    async def pick_up(self, request: ModelRequest, handle: str, limit: int) -> ModelReply | None:
+        """The reply in the background that an earlier process began; see ``PicksUp``.
+
+        Raises:
+            BackendError: the reply failed, or nobody can be asked for it.
+            ConfigurationError: there is no API key and the endpoint needs one.
+        """
+        if not self._in_background:
+            return None
+        connection = await self._connection()
+        try:
+            found = await BackgroundReply(connection, self._dialect.path).picked_up(handle)
+            return self._reply(request, self._dialect.whole(request, found), limit)
+        except Gone:
+            return None
+        except ServerFault as error:
+            fault = connection.fault(error)
+        raise fault
+
     def try_turn(self, tokens: int, *, tries: int = 0) -> CallTurn | None:
         """A turn at the endpoint if a call may leave at once, else None; see ``Paced``.
 
@@ -278,21 +305,30 @@ class OpenAIModel:
         self, connection: Connection, request: ModelRequest, limit: int, emit: Emit | None
     ) -> ModelReply:
         body = self._body(request, limit)
-        path = self._dialect.path
+        path, dialect = self._dialect.path, self._dialect
+        behind = self._background(connection) if self._in_background else None
         if not self.capabilities.streams:
-            answer = self._dialect.whole(request, await receive(connection, path, body))
-            reply = self._reply(request, answer, limit)
+            whole = receive(connection, path, body) if behind is None else behind.whole(body)
+            reply = self._reply(request, dialect.whole(request, await whole), limit)
             if too_short(request, reply):
                 reply["thought_short"] = True
             return reply
-        arriving = self._dialect.arriving(request, emit)
-        cut = await receive_stream(connection, path, body, arriving, limit)
+        arriving = dialect.arriving(request, emit)
+        if behind is not None and isinstance(arriving, ResponsesStream):
+            cut = await behind.streamed(body, arriving, limit)
+        else:
+            cut = await receive_stream(connection, path, body, arriving, limit)
         reply = self._reply(request, arriving.answer(), limit, counted=arriving.tokens, cut=cut)
         if cut and arriving.cut_for == "thought_cut":
             reply["thought_cut"] = True
         elif arriving.cut_for == "thought_short":  # also where all of it came at once
             reply["thought_short"] = True
         return reply
+
+    def _background(self, connection: Connection) -> BackgroundReply:
+        scheduling = scheduling_now()
+        keep = scheduling.keep if scheduling is not None else None
+        return BackgroundReply(connection, self._dialect.path, keep)
 
     def _body(self, request: ModelRequest, limit: int) -> JSONObject:
         if limit < 1:

@@ -94,6 +94,7 @@ class ResponsesStream:
         self.ending: JSONObject = {}
         self.done = False
         self.tokens = 0
+        self._last: JSONObject = {}
         self._emit = emit
         self._fresh: list[Delta] = []
         self._items: list[_Item] = []
@@ -119,6 +120,20 @@ class ResponsesStream:
         """Whether the server said that the reply has ended."""
         return bool(self.ending) or (self.done and self.tokens > 0)
 
+    @property
+    def number(self) -> int | None:
+        """The ``sequence_number`` of the last event, None if it had none."""
+        return self._last.get("sequence_number")
+
+    def finish(self, response: JSONObject) -> None:
+        """Take the rest from the whole response, which was had in another way.
+
+        Raises:
+            ServerFault: it failed, or has no known form.
+        """
+        with known_form():
+            self._end(f"response.{response.get('status')}", {"response": response})
+
     def take(self, kind: str, data: str) -> None:
         """Take in one event.
 
@@ -136,6 +151,7 @@ class ResponsesStream:
                 event = None
             if not isinstance(event, dict):
                 raise ServerFault("a piece of the stream is not JSON")
+            self._last = event
             try:
                 self._take(event.get("type") or kind, event)
             except (AttributeError, LookupError, TypeError, ValueError):

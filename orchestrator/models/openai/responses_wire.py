@@ -30,7 +30,8 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _SAMPLING = ("temperature", "top_p")
 _KEPT_THERE = {
-    # What the server adds to the prompt from its own memory is in no bound and in no record.
+    # What the server adds to the prompt from its own memory is in no bound and in no record, and
+    # a reply that it works on by itself has to be waited for.
     "background": False,
     "conversation": None,
     "previous_response_id": None,
@@ -53,9 +54,10 @@ def request_body(request: ModelRequest, options: WireOptions, max_tokens: int | 
     body: JSONObject = {"store": False, **options.extra, **request.get("provider", {})}
     for name, harmless in _KEPT_THERE.items():
         if body.get(name, harmless) != harmless:
-            raise InvalidInput(
-                name, "a call holds its whole conversation and its whole reply", "Leave it out"
-            )
+            fix = "Leave it out"
+            if name == "background":
+                fix = f"{fix}, or set `background` of the backend, or of RequestParameters"
+            raise InvalidInput(name, "a call holds its whole conversation and its whole reply", fix)
     if request.get("continue_last"):
         raise QuestionRefused(
             "continue_last",
