@@ -148,12 +148,13 @@ class Engine:
         """
         self._order(self.prefixes.keep, tokens)
 
-    def release(self, tokens: Sequence[int]) -> None:
-        """Let the rows of a sequence go first when room is needed: its branch was parked or ended.
+    def release(self, tokens: Sequence[int], *, first: bool = True) -> None:
+        """Do not keep the rows of a sequence any longer: its branch was parked, or has ended.
 
-        May be called from any thread, like :meth:`keep`.
+        They go before all others when room is needed, or, unless ``first``, by their last use. May
+        be called from any thread, like :meth:`keep`.
         """
-        self._order(self.prefixes.release, tokens)
+        self._order(self.prefixes.release if first else self.prefixes.unkeep, tokens)
 
     def close(self) -> None:
         """Stop the thread and free the memory. Rows in flight fail; later rows start afresh."""

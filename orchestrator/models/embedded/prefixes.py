@@ -98,6 +98,12 @@ class PrefixCache:
         if number is not None:
             self._kept.add(number)
 
+    def unkeep(self, tokens: Sequence[int]) -> None:
+        """The sequence that these tokens begin with may be evicted again."""
+        number = self._walk(tokens)[0].end
+        if number is not None:
+            self._kept.discard(number)
+
     def release(self, tokens: Sequence[int]) -> bool:
         """The sequence that these tokens begin with goes first; whether it had been kept."""
         number = self._walk(tokens)[0].end
