@@ -30,11 +30,11 @@ from benchmarks.results import arguments, report
 from longthought.budgets import BranchState, Controller
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Counters, Engine, Row, Step
+from longthought.orchestrator.models.embedded.leased_rows import LeasedRows
 from longthought.orchestrator.models.embedded.network import Shape
 from longthought.orchestrator.models.embedded.sampling import Draw, random_stream
-from longthought.types import JSONObject
 
-__all__ = ["ARMS", "Conversation", "LeasedRows", "Outcome", "measure", "play"]
+__all__ = ["ARMS", "Conversation", "Leases", "Outcome", "measure", "play"]
 
 BRANCHES, PLACES = 64, 8
 _THREADS = "OPENBLAS_NUM_THREADS"
@@ -50,9 +50,8 @@ QUESTION, DRAWN, RESULT = (32, 64), (48, 80), (3, 9)
 TOOLS = {"search": 0.4, "tests": 1.0, "build": 1.6}
 SPREAD = 0.15
 """Each tool's mean in mean waits, and the standard deviation of the logarithm of one wait."""
-TOLD = 8
-"""What the controller is told of one position: it reserves 256 tokens for each context to grow,
-which is meant for contexts of thousands."""
+GROWTH = 32
+"""What a context is expected to grow by at least in a call, in tokens."""
 
 
 def _mean_rows() -> float:
@@ -183,8 +182,8 @@ class Fifo:
         """Generate as soon as there is a place."""
         await self.engine.run(row, deliver)
 
-    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
-        """A tool works for the branch, which has these tokens."""
+    def acts(self, branch: str, tool: str) -> None:
+        """A tool works for the branch."""
 
     def returned(self, branch: str) -> None:
         """The tool has returned."""
@@ -216,13 +215,14 @@ class Hold(Fifo):
         self._places.release()
 
 
-class LeasedRows(Fifo):
-    """Permits and leases; the engine is told of the leases (``tells``).
+class Leases(Fifo):
+    """Permits and leases; the engine is told of the leases (``tells``) as the models of the package
+    tell theirs.
 
-    Rows of a branch with a lease that waits are kept, those of one that was parked or has ended go
-    first. Places have rows of their own, so a branch that waits takes nothing from those that
-    generate: keeping is not weighed against the engine's time, which a boundless rate of prefill
-    says. Of those that wait, whoever is expected back last gives way.
+    Rows of a branch with a lease that waits are kept, those of one that was parked go first. Places
+    have rows of their own, so a branch that waits takes nothing from those that generate: keeping
+    is not weighed against the engine's time, which a boundless rate of prefill says. Of those that
+    wait, whoever is expected back last gives way.
     """
 
     def __init__(
@@ -234,27 +234,33 @@ class LeasedRows(Fifo):
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(engine)
-        self.tells = tells
-        self.controller = Controller(on_event=self._on_event, now=now)
+        self.rows = LeasedRows()
+        self.controller = Controller(now=now)
         self.controller.backend(
-            "engine", engine.slots + AHEAD, capacity=TOLD * capacity, prefill_rate=1e12
+            "engine",
+            engine.slots + AHEAD,
+            capacity=capacity,
+            growth=GROWTH,
+            prefill_rate=1e12,
+            on_lease=self.rows.changed if tells else None,
         )
-        self.leased: set[str] = set()
-        self._tokens: dict[str, Sequence[int]] = {}
 
     async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
         """Generate under a permit."""
-        context = TOLD * len(row.prompt)
-        async with self.controller.permit("engine", branch, context=context) as permit:
-            await super().generate(branch, row, deliver)
-            permit.used(context=TOLD * (len(row.prompt) + row.limit))
+        tokens = list(row.prompt)
 
-    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
+        def both(steps: list[Step]) -> None:
+            tokens.extend(step.token for step in steps)
+            deliver(steps)
+
+        async with self.controller.permit("engine", branch, context=len(tokens)) as permit:
+            await super().generate(branch, row, both)
+            self.rows.computed(branch, self.engine, tokens, goes_on=row.worth_keeping())
+            permit.used(context=len(tokens))
+
+    def acts(self, branch: str, tool: str) -> None:
         """No permit; the lease stays, and with it the rows."""
         self.controller.branch(branch).move(BranchState.ACTING, tool=tool)
-        self._tokens[branch] = tokens
-        if self.tells and tokens and branch in self.leased:
-            self.engine.keep(tokens)
 
     def returned(self, branch: str) -> None:
         """The branch may generate."""
@@ -264,22 +270,12 @@ class LeasedRows(Fifo):
         """The lease is gone; the conversation that follows is another branch to the controller."""
         self.controller.branch(branch).move(BranchState.DONE)
 
-    def _on_event(self, event: JSONObject) -> None:
-        kind, branch = event["event"], str(event.get("branch"))
-        if kind in ("lease_taken", "lease_resumed"):
-            self.leased.add(branch)
-        elif kind in ("lease_parked", "lease_shed", "lease_ended"):
-            self.leased.discard(branch)
-            tokens = self._tokens.get(branch)
-            if self.tells and tokens:
-                self.engine.release(tokens)
-
 
 ARMS: dict[str, Callable[[Engine], Fifo]] = {
     "hold": Hold,
     "fifo": Fifo,
-    "ours": LeasedRows,
-    "untold": lambda engine: LeasedRows(engine, tells=False),
+    "ours": Leases,
+    "untold": lambda engine: Leases(engine, tells=False),
 }
 
 
@@ -301,7 +297,7 @@ async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) ->
     while True:
         if wait:
             tool, waits = one.wait()
-            arm.acts(one.branch, tool, tuple(one.tokens))
+            arm.acts(one.branch, tool)
             await asyncio.sleep(waits * wait * share)
             arm.returned(one.branch)
             share = 1.0
