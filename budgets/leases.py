@@ -72,9 +72,9 @@ class LeaseScheduler(Generic[Ticket]):
         if not 0 < fill <= 1:
             raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
-        self.fill, self.margin = fill, margin
-        self.slots = slots
+        self.fill, self.margin, self.slots = fill, margin, slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
+        self.growth = growth
         self._leases = LeaseBook(growth)
         self._cache = ContextCache(_UNKNOWN)
         self._waits = ToolWaits(tool_times)
@@ -111,11 +111,6 @@ class LeaseScheduler(Generic[Ticket]):
     def given_capacity(self) -> int | None:
         """The capacity as it was said to be, None if nobody has said."""
         return self._memory.given
-
-    @property
-    def growth(self) -> int:
-        """Tokens that a lease is charged at least for its context to grow in the next call."""
-        return self._leases.growth
 
     @property
     def prefill_rate(self) -> float:
@@ -501,5 +496,4 @@ class LeaseScheduler(Generic[Ticket]):
 
 
 def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:
-    keeping, lease = rated
-    return (lease.queued, -keeping, lease.since)
+    return (rated[1].queued, -rated[0], rated[1].since)

@@ -360,7 +360,8 @@ class Scheduled(Protocol):
 LeaseChange: TypeAlias = Literal["taken", "resumed", "acting", "parked", "shed", "ended"]
 """What happens to a branch's lease on context memory. It begins by ``taken``, or by ``resumed`` if
 the branch had lost one, and is over with ``parked``, ``shed`` (both: the room is needed, the branch
-may come back) or ``ended``. ``acting``: the branch waits for a tool, and has its lease meanwhile."""
+may come back) or ``ended``. ``acting``: the branch waits for a tool and has its lease meanwhile.
+"""
 
 
 class Leased(Protocol):

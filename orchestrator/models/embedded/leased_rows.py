@@ -50,8 +50,10 @@ class LeasedRows:
             if rows is not None and (rows.kept or change != "ended"):
                 rows.engine.release(rows.tokens, first=change != "ended")
 
-    def computed(self, branch: str, engine: Engine, tokens: Sequence[int], *, goes_on: bool) -> None:
-        """A branch has generated, and has these tokens now; ``goes_on``: it may come back longer."""
+    def computed(
+        self, branch: str, engine: Engine, tokens: Sequence[int], *, goes_on: bool
+    ) -> None:
+        """A branch has generated and has these tokens now; ``goes_on``: it may come back longer."""
         if branch not in self._rows:
             return
         before = self._rows[branch]
