@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks.leases import ARMS, ROOM, Conversation, Leases, engine_with, play
+from benchmarks.leases import ARMS, LONG, Conversation, Leases, engine_with, play
 from longthought.budgets import BranchState
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Engine, Row, Step
@@ -136,8 +136,9 @@ async def test_a_branch_that_has_ended_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("arm", list(ARMS))
 async def test_every_arm_generates_and_gives_all_places_back(arm: str) -> None:
-    playing = ARMS[arm](engine_with(ROOM))
-    found = await play(playing, branches=3, wait=0.01, warm=0.1, seconds=0.3, seed=0)
+    playing = ARMS[arm](engine_with(LONG.shape, LONG.room), LONG.capacity)
+    window = {"wait": 0.01, "warm": 0.1, "seconds": 0.3}
+    found = await play(playing, LONG, branches=3, seed=0, **window)
     assert found.tokens >= 0 <= found.again <= found.known
     assert playing.engine.in_flight == 0
     if isinstance(playing, Leases):

@@ -191,6 +191,13 @@ async def test_without_leases_what_was_used_last_stays_and_the_run_is_the_same(
     assert lost[0] == 0 < lost[1]
 
 
+def test_the_model_states_the_memory_that_it_has() -> None:
+    one = EmbeddedModel("embedded/puzzle-large", slots=3, cache_bytes=7 * POSITION + 1)
+    assert one.context_capacity == 3 * (one.capabilities.context_window or 0) + 7
+    assert EmbeddedModel(slots=1, cache_bytes=0).context_capacity is not None
+    assert EmbeddedModel(context_capacity=500).context_capacity == 500
+
+
 async def test_a_branch_that_is_cancelled_while_it_acts_keeps_nothing(store: Store) -> None:
     acts = asyncio.Event()
 
