@@ -53,6 +53,13 @@ def test_what_is_released_goes_first_though_it_was_used_last() -> None:
     assert [cache.depth([n, n]) for n in (1, 2, 3, 4)] == [2, 2, 0, 2]
 
 
+def test_a_start_that_others_share_stays_when_what_went_on_from_it_is_gone() -> None:
+    cache = cache_of((1, 1), (2, 2), (3, 3), room=6)
+    assert not cache.release([3, 3, 5, 6])
+    cache.add(prefix_of(4, 4))
+    assert [cache.depth([n, n]) for n in (1, 2, 3, 4)] == [0, 2, 2, 2]
+
+
 def test_what_is_kept_is_free_to_go_when_it_has_come_back() -> None:
     cache = cache_of((1, 1), (2, 2), (3, 3), room=6)
     cache.keep([3, 3])
