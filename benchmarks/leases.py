@@ -30,11 +30,11 @@ from benchmarks.results import arguments, report
 from longthought.budgets import BranchState, Controller
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Counters, Engine, Row, Step
+from longthought.orchestrator.models.embedded.leased_rows import LeasedRows
 from longthought.orchestrator.models.embedded.network import Shape
 from longthought.orchestrator.models.embedded.sampling import Draw, random_stream
-from longthought.types import JSONObject
 
-__all__ = ["ARMS", "Conversation", "LeasedRows", "Outcome", "measure", "play"]
+__all__ = ["ARMS", "LONG", "Conversation", "Leases", "Outcome", "Workload", "measure", "play"]
 
 BRANCHES, PLACES = 64, 8
 _THREADS = "OPENBLAS_NUM_THREADS"
@@ -43,28 +43,50 @@ AHEAD = 4
 """Permits beyond the places: rows that the engine has at hand when a place becomes free."""
 RATIO = 10.0
 """Mean tool wait, in mean generations of a full batch."""
-SHAPE = Shape(vocabulary=126, positions=704, width=96, layers=4, heads=3, rotary=True)
-TURNS = 7
-QUESTION, DRAWN, RESULT = (32, 64), (48, 80), (3, 9)
-"""Tokens, uniform: of a question, of a generation, of a tool's result."""
+DRAWN, RESULT = (48, 80), (3, 9)
+"""Tokens, uniform: of a generation, of a tool's result."""
 TOOLS = {"search": 0.4, "tests": 1.0, "build": 1.6}
 SPREAD = 0.15
 """Each tool's mean in mean waits, and the standard deviation of the logarithm of one wait."""
-TOLD = 8
-"""What the controller is told of one position: it reserves 256 tokens for each context to grow,
-which is meant for contexts of thousands."""
+GROWTH = 32
+"""What a context is expected to grow by at least in a call, in tokens."""
+VOCABULARY = 126
 
 
-def _mean_rows() -> float:
-    """Rows of a branch that waits, in the mean over its turns; before its first it has none."""
-    grown = [sum(QUESTION) / 2 + turn * (sum(DRAWN) + sum(RESULT)) / 2 for turn in range(TURNS)]
-    return sum(tokens - sum(RESULT) / 2 for tokens in grown[1:]) / TURNS
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How long conversations are: turns, and tokens of a question (uniform)."""
+
+    turns: int
+    question: tuple[int, int]
+
+    @property
+    def shape(self) -> Shape:
+        """A network of the size of the word model, with room for the longest conversation."""
+        longest = self.question[1] + self.turns * (DRAWN[1] + RESULT[1])
+        return Shape(VOCABULARY, longest, width=96, layers=4, heads=3, rotary=True)
+
+    @property
+    def room(self) -> int:
+        """Positions that the prefix cache holds: half of what all branches have when they wait.
+
+        In the mean over the turns of a conversation; before its first one it has nothing.
+        """
+        step = (sum(DRAWN) + sum(RESULT)) / 2
+        grown = [sum(self.question) / 2 + turn * step for turn in range(1, self.turns)]
+        rows = sum(tokens - sum(RESULT) / 2 for tokens in grown) / self.turns
+        return int(BRANCHES / 2 * rows)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that may be under lease: the cache, and the places, which have their own."""
+        return self.room + PLACES * self.shape.positions
 
 
-ROOM = int(BRANCHES / 2 * _mean_rows())
-"""Positions that the prefix cache holds."""
-CAPACITY = ROOM + PLACES * SHAPE.positions
-"""Positions that may be under lease: the cache, and the places, which have rows of their own."""
+LONG = Workload(turns=7, question=(72, 112))
+"""To compute a context anew takes most of what its share of a full batch takes for a turn."""
+SHORT = Workload(turns=3, question=(16, 32))
+"""To compute one anew costs little."""
 
 
 @dataclass(slots=True)
@@ -73,6 +95,7 @@ class Conversation:
 
     branch: str
     rng: random.Random
+    workload: Workload = LONG
     tokens: list[int] = field(default_factory=list)
     computed: int = 0
     turn: int = 0
@@ -87,15 +110,15 @@ class Conversation:
 
     def ask(self) -> Row:
         """The row of the next turn: the tool's result, or a question, is appended."""
-        low, high = QUESTION if self.turn == 0 else RESULT
+        low, high = self.workload.question if self.turn == 0 else RESULT
         self._append(self.rng.randint(low, high))
         return self._row(self.rng.randint(*DRAWN))
 
     def grow_old(self) -> None:
         """Begin in the middle: some turns that nobody computed."""
-        self.turn = self.rng.randrange(TURNS)
+        self.turn = self.rng.randrange(self.workload.turns)
         if self.turn:
-            self._append(self.rng.randint(*QUESTION))
+            self._append(self.rng.randint(*self.workload.question))
         for _ in range(self.turn):
             self._append(self.rng.randint(*DRAWN))
 
@@ -103,17 +126,17 @@ class Conversation:
         """The turn has ended; whether the conversation has, too."""
         self.turn += 1
         self.computed = len(self.tokens) - 1  # the last token drawn is never computed
-        if self.turn < TURNS:
+        if self.turn < self.workload.turns:
             return False
         self.turn, self.computed = 0, 0
         self.tokens = []
         return True
 
     def _append(self, count: int) -> None:
-        self.tokens += self.rng.choices(range(SHAPE.vocabulary), k=count)
+        self.tokens += self.rng.choices(range(VOCABULARY), k=count)
 
     def _row(self, limit: int) -> Row:
-        last = self.turn == TURNS - 1
+        last = self.turn == self.workload.turns - 1
         draw = Draw(stream=random_stream(self.rng.getrandbits(32), 0))
         return Row(list(self.tokens), draw, limit, lambda token: False, lambda: not last)
 
@@ -183,8 +206,8 @@ class Fifo:
         """Generate as soon as there is a place."""
         await self.engine.run(row, deliver)
 
-    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
-        """A tool works for the branch, which has these tokens."""
+    def acts(self, branch: str, tool: str) -> None:
+        """A tool works for the branch."""
 
     def returned(self, branch: str) -> None:
         """The tool has returned."""
@@ -216,45 +239,52 @@ class Hold(Fifo):
         self._places.release()
 
 
-class LeasedRows(Fifo):
-    """Permits and leases; the engine is told of the leases (``tells``).
+class Leases(Fifo):
+    """Permits and leases; the engine is told of the leases (``tells``) as the models of the package
+    tell theirs.
 
-    Rows of a branch with a lease that waits are kept, those of one that was parked or has ended go
-    first. Places have rows of their own, so a branch that waits takes nothing from those that
-    generate: keeping is not weighed against the engine's time, which a boundless rate of prefill
-    says. Of those that wait, whoever is expected back last gives way.
+    Rows of a branch with a lease that waits are kept, those of one that was parked go first. Places
+    have rows of their own, so a branch that waits takes nothing from those that generate: keeping
+    is not weighed against the engine's time, which a boundless rate of prefill says. Of those that
+    wait, whoever is expected back last gives way.
     """
 
     def __init__(
         self,
         engine: Engine,
-        capacity: int = CAPACITY,
+        capacity: int,
         *,
         tells: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(engine)
-        self.tells = tells
-        self.controller = Controller(on_event=self._on_event, now=now)
+        self.rows = LeasedRows()
+        self.controller = Controller(now=now)
         self.controller.backend(
-            "engine", engine.slots + AHEAD, capacity=TOLD * capacity, prefill_rate=1e12
+            "engine",
+            engine.slots + AHEAD,
+            capacity=capacity,
+            growth=GROWTH,
+            prefill_rate=1e12,
+            on_lease=self.rows.changed if tells else None,
         )
-        self.leased: set[str] = set()
-        self._tokens: dict[str, Sequence[int]] = {}
 
     async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
         """Generate under a permit."""
-        context = TOLD * len(row.prompt)
-        async with self.controller.permit("engine", branch, context=context) as permit:
-            await super().generate(branch, row, deliver)
-            permit.used(context=TOLD * (len(row.prompt) + row.limit))
+        tokens = list(row.prompt)
 
-    def acts(self, branch: str, tool: str, tokens: Sequence[int]) -> None:
+        def both(steps: list[Step]) -> None:
+            tokens.extend(step.token for step in steps)
+            deliver(steps)
+
+        async with self.controller.permit("engine", branch, context=len(tokens)) as permit:
+            await super().generate(branch, row, both)
+            self.rows.computed(branch, self.engine, tokens, goes_on=row.worth_keeping())
+            permit.used(context=len(tokens))
+
+    def acts(self, branch: str, tool: str) -> None:
         """No permit; the lease stays, and with it the rows."""
         self.controller.branch(branch).move(BranchState.ACTING, tool=tool)
-        self._tokens[branch] = tokens
-        if self.tells and tokens and branch in self.leased:
-            self.engine.keep(tokens)
 
     def returned(self, branch: str) -> None:
         """The branch may generate."""
@@ -264,29 +294,19 @@ class LeasedRows(Fifo):
         """The lease is gone; the conversation that follows is another branch to the controller."""
         self.controller.branch(branch).move(BranchState.DONE)
 
-    def _on_event(self, event: JSONObject) -> None:
-        kind, branch = event["event"], str(event.get("branch"))
-        if kind in ("lease_taken", "lease_resumed"):
-            self.leased.add(branch)
-        elif kind in ("lease_parked", "lease_shed", "lease_ended"):
-            self.leased.discard(branch)
-            tokens = self._tokens.get(branch)
-            if self.tells and tokens:
-                self.engine.release(tokens)
 
-
-ARMS: dict[str, Callable[[Engine], Fifo]] = {
-    "hold": Hold,
-    "fifo": Fifo,
-    "ours": LeasedRows,
-    "untold": lambda engine: LeasedRows(engine, tells=False),
+ARMS: dict[str, Callable[[Engine, int], Fifo]] = {
+    "hold": lambda engine, capacity: Hold(engine),
+    "fifo": lambda engine, capacity: Fifo(engine),
+    "ours": Leases,
+    "untold": lambda engine, capacity: Leases(engine, capacity, tells=False),
 }
 
 
-def engine_with(positions: int, slots: int = PLACES) -> Engine:
+def engine_with(shape: Shape, positions: int) -> Engine:
     """An engine whose prefix cache has room for so many positions."""
-    bytes_each = 2 * 4 * SHAPE.layers * SHAPE.width  # keys and values, 32 bits
-    return Engine(Network.random(SHAPE, seed=1), slots=slots, cache_bytes=positions * bytes_each)
+    network = Network.random(shape, seed=1)
+    return Engine(network, slots=PLACES, cache_bytes=positions * shape.position_bytes)
 
 
 async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) -> None:
@@ -301,7 +321,7 @@ async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) ->
     while True:
         if wait:
             tool, waits = one.wait()
-            arm.acts(one.branch, tool, tuple(one.tokens))
+            arm.acts(one.branch, tool)
             await asyncio.sleep(waits * wait * share)
             arm.returned(one.branch)
             share = 1.0
@@ -317,11 +337,18 @@ async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) ->
 
 
 async def play(
-    arm: Fifo, *, branches: int, wait: float, warm: float, seconds: float, seed: int
+    arm: Fifo,
+    workload: Workload,
+    *,
+    branches: int,
+    wait: float,
+    warm: float,
+    seconds: float,
+    seed: int,
 ) -> Outcome:
     """Let branches live for ``warm`` seconds, then look at ``seconds`` of it."""
     window, counters = Outcome(), arm.engine.counters
-    lives = [Conversation(f"b{n}", random.Random(f"{seed} {n}")) for n in range(branches)]
+    lives = [Conversation(f"b{n}", random.Random(f"{seed} {n}"), workload) for n in range(branches)]
     tasks = [asyncio.create_task(_branch(arm, one, wait, window)) for one in lives]
     try:
         await asyncio.wait(tasks, timeout=warm)
@@ -354,23 +381,29 @@ class Round:
         return min(self.bounds)
 
 
-async def play_round(seed: int, names: Sequence[str], *, warm: float, waits: float) -> Round:
+async def play_round(
+    workload: Workload, seed: int, names: Sequence[str], *, warm: float, waits: float
+) -> Round:
     """Measure a generation and the bounds, then play each arm for so many mean waits."""
-    roomy = BRANCHES * SHAPE.positions
+    shape = workload.shape
 
     async def unhindered(branches: int, seconds: float) -> Outcome:
-        arm = Fifo(engine_with(roomy))
-        return await play(arm, branches=branches, wait=0, warm=0.5, seconds=seconds, seed=seed)
+        arm = Fifo(engine_with(shape, BRANCHES * shape.positions))
+        window = {"warm": 0.5, "seconds": seconds}
+        return await play(arm, workload, branches=branches, wait=0, seed=seed, **window)
 
-    full, one = await unhindered(PLACES, 3.0), await unhindered(1, 1.0)
-    generation, alone = full.generation / full.turns, one.generation / one.turns
-    wait = RATIO * generation
-    bounds = full.rate, BRANCHES * sum(DRAWN) / 2 / (wait + alone)
+    full, one = await unhindered(PLACES, 2.0), await unhindered(1, 1.0)
+    wait = RATIO * full.generation / full.turns
     arms = {}
     for name in names:
-        arm, long = ARMS[name](engine_with(ROOM)), {"warm": warm * wait, "seconds": waits * wait}
-        arms[name] = await play(arm, branches=BRANCHES, wait=wait, seed=seed, **long)
-    return Round(generation, alone, bounds, arms)
+        arm = ARMS[name](engine_with(shape, workload.room), workload.capacity)
+        window = {"warm": warm * wait, "seconds": waits * wait}
+        arms[name] = await play(arm, workload, branches=BRANCHES, wait=wait, seed=seed, **window)
+    # Again: a machine that has become slower meanwhile has done so for the bound, too.
+    full_after, one_after = await unhindered(PLACES, 2.0), await unhindered(1, 1.0)
+    alone = (one.generation + one_after.generation) / (one.turns + one_after.turns)
+    bounds = (full.rate + full_after.rate) / 2, BRANCHES * sum(DRAWN) / 2 / (wait + alone)
+    return Round(wait / RATIO, alone, bounds, arms)
 
 
 def table(number: int, one: Round) -> str:
@@ -422,16 +455,27 @@ def figures(rounds: Sequence[Round]) -> dict[str, float]:
     return found
 
 
-async def measure(quick: bool, show: Callable[[str], None]) -> list[Round]:
-    """All rounds; the arms take turns in going first. ``show`` is given each as soon as it ends."""
-    names = [name for name in ARMS if not quick or name != "untold"]
-    rounds = []
+async def measure(quick: bool, show: Callable[[str], None]) -> tuple[list[Round], list[Round]]:
+    """All rounds with long contexts, and with short ones; the arms take turns in going first.
+
+    ``show`` is given each round as soon as it ends.
+    """
+    found: tuple[list[Round], list[Round]] = [], []
+    settings = (
+        (LONG, [name for name in ARMS if not quick or name != "untold"]),
+        (
+            SHORT,
+            ["fifo", "ours"],
+        ),
+    )
     for number in range(1 if quick else 3):
-        first = number % len(names)
-        order = [*names[first:], *names[:first]]
-        rounds.append(await play_round(number, order, warm=2.5, waits=3.5 if quick else 4.0))
-        show(table(number, rounds[-1]))
-    return rounds
+        for (workload, names), rounds in zip(settings, found, strict=True):
+            first = number % len(names)
+            order = [*names[first:], *names[:first]]
+            waits = 3.0 if quick else 4.0
+            rounds.append(await play_round(workload, number, order, warm=2.5, waits=waits))
+            show(table(number, rounds[-1]))
+    return found
 
 
 def main() -> None:
@@ -445,7 +489,9 @@ def main() -> None:
         if not options.json:
             print(text, end="\n\n", flush=True)
 
-    report("leases", figures(asyncio.run(measure(options.quick, show))), options)
+    long, short = asyncio.run(measure(options.quick, show))
+    beside = {f"short_{name}": value for name, value in figures(short).items()}
+    report("leases", figures(long) | beside, options)
 
 
 if __name__ == "__main__":

@@ -13,28 +13,32 @@ from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from longthought.budgets.branch import Branch
-from longthought.budgets.lease_book import Starts
+from longthought.budgets.lease_book import GROWTH, Starts, check_growth
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
 from longthought.errors import InvalidInput
-from longthought.types import JSONObject
+from longthought.types import JSONObject, LeaseChange
 
 __all__ = ["Backend", "Branch", "Controller", "Permit"]
 
 OnEvent: TypeAlias = Callable[[JSONObject], None]
+OnLease: TypeAlias = Callable[[str, LeaseChange], None]
 
 
 class Backend:
     """What the controller knows of one backend; for permits, not for callers.
 
-    ``reports`` is whether it has ever said that it found a part of a prompt in its cache.
+    ``reports`` is whether it has ever said that it found a part of a prompt in its cache,
+    ``on_lease`` what is told of its leases, None where nobody cares.
     """
 
-    __slots__ = ("name", "reports", "scheduler", "timer")
+    __slots__ = ("name", "on_lease", "reports", "scheduler", "timer")
 
-    def __init__(self, name: str, scheduler: LeaseScheduler[Permit]) -> None:
-        self.name, self.scheduler = name, scheduler
+    def __init__(
+        self, name: str, scheduler: LeaseScheduler[Permit], on_lease: OnLease | None
+    ) -> None:
+        self.name, self.scheduler, self.on_lease = name, scheduler, on_lease
         self.reports = False
         self.timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
@@ -83,28 +87,40 @@ class Controller:
         slots: int,
         *,
         capacity: int | None = None,
+        growth: int | None = None,
         prefill_rate: float | None = None,
+        on_lease: OnLease | None = None,
     ) -> None:
         """Make a backend known, or change its number of slots and its memory while it is used.
 
         ``capacity`` is its context memory in tokens; None leaves it as it is, at first unknown.
-        ``prefill_rate`` is a first guess in tokens per second, better ones are learned.
+        ``growth`` is what a lease is charged at least for its context to grow in the next call:
+        tokens, at first 256, too many where contexts are of a hundred. ``prefill_rate`` is a first
+        guess in tokens per second, better ones are learned. ``on_lease`` is told of every lease:
+        see :class:`~longthought.types.Leased`. Both stay what they were at first.
 
         Raises:
-            InvalidInput: ``slots`` or ``capacity`` is not a whole number from 1.
+            InvalidInput: ``slots``, ``capacity`` or ``growth`` is not a whole number from 1, or
+                ``growth`` is more than ``capacity``, or another one than before.
         """
         known = self._backends.get(name)
+        if growth is not None:
+            check_growth(growth, capacity)
         if known is None:
             scheduler = LeaseScheduler[Permit](
                 slots,
                 capacity=capacity,
+                growth=GROWTH if growth is None else growth,
                 prefill_rate=8000.0 if prefill_rate is None else prefill_rate,
                 tool_times=self.tool_times,
                 max_passes=self._max_passes,
                 max_wait=self._max_wait,
             )
-            self._backends[name] = Backend(name, scheduler)
+            self._backends[name] = Backend(name, scheduler, on_lease)
         else:
+            if growth not in (None, known.scheduler.growth):
+                problem = f"{name} has leases that are charged {known.scheduler.growth} for it"
+                raise InvalidInput("growth", problem, "say it when the backend is made known")
             known.scheduler.slots = slots
             # what was learned since stands, unless something else is said now
             if capacity not in (None, known.scheduler.given_capacity):
@@ -209,6 +225,8 @@ class Controller:
         told = []
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
+            if backend.on_lease is not None and backend.scheduler.leased(branch.id):
+                backend.on_lease(branch.id, "acting")
             told += self._serve(backend)  # its room may be worth more to who waits
         self._emit_all(told)
 
@@ -254,6 +272,8 @@ class Controller:
             branch = ended if ended is not None and ended.id == name else self._branches.get(name)
             if branch is not None and branch.log is not None:
                 branch.log.append([event.kind, backend.name, event.at, event.tokens])
+            if backend.on_lease is not None:
+                backend.on_lease(name, event.kind)
             details: JSONObject = {"backend": backend.name, "branch": name}
             told.append({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
         return told

@@ -12,14 +12,24 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from longthought.errors import InvalidInput
+from longthought.types import LeaseChange
 
-__all__ = ["Lease", "LeaseBook", "LeaseEvent", "Starts", "added", "check_tokens"]
+__all__ = [
+    "GROWTH",
+    "Lease",
+    "LeaseBook",
+    "LeaseEvent",
+    "Starts",
+    "added",
+    "check_growth",
+    "check_tokens",
+]
 
 Starts: TypeAlias = tuple[tuple[Hashable, int], ...]
 """Shared starts with their tokens: each goes on from the one before it and is longer."""
 
 GROWTH = 256
-"""Tokens that a context is expected to grow by at least in its next call."""
+"""Tokens that a context is expected to grow by at least in its next call, if nobody says better."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +76,7 @@ class LeaseEvent:
     ``resumed`` is a lease taken by a branch that had lost one; ``tokens`` is the context.
     """
 
-    kind: str
+    kind: LeaseChange
     branch: Hashable
     at: float
     tokens: int
@@ -75,7 +85,8 @@ class LeaseEvent:
 class LeaseBook:
     """Leases by branch, and sums that are kept up to date.
 
-    ``mean`` is the learned mean length of a context over the life of a branch.
+    ``growth`` is by how many tokens a context is expected to grow at least in its next call,
+    ``mean`` the learned mean length of a context over the life of a branch.
     """
 
     __slots__ = (
@@ -87,9 +98,11 @@ class LeaseBook:
         "_seen",
         "actual",
         "charged",
+        "growth",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, growth: int = GROWTH) -> None:
+        self.growth = check_growth(growth)
         self._leases: dict[Hashable, Lease] = {}
         self._prefixes: dict[Hashable, list[int]] = {}
         self.charged = 0.0
@@ -173,10 +186,10 @@ class LeaseBook:
             self.charged, self.actual = 0.0, 0  # no rounding is carried on
 
     def _own(self, context: int, prefix_tokens: int) -> float:
-        return max(context + GROWTH - prefix_tokens, self.mean - prefix_tokens, GROWTH)
+        return max(context + self.growth - prefix_tokens, self.mean - prefix_tokens, self.growth)
 
     def _actual(self, lease: Lease) -> int:
-        return lease.context + GROWTH - lease.prefix_tokens
+        return lease.context + self.growth - lease.prefix_tokens
 
 
 def added(before: Starts, prefix: Hashable, prefix_tokens: int) -> Iterator[tuple[Hashable, int]]:
@@ -199,3 +212,18 @@ def check_tokens(field: str, tokens: int) -> int:
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
         raise InvalidInput(field, f"{tokens!r} is no number of tokens", "use an int from 0")
     return tokens
+
+
+def check_growth(growth: int, capacity: int | None = None) -> int:
+    """A growth margin that a caller gave.
+
+    Raises:
+        InvalidInput: it is no whole number from 1, or more than all of the memory.
+    """
+    if isinstance(growth, bool) or not isinstance(growth, int) or growth < 1:
+        fix = f"use tokens that a context grows by in a call, an int from 1: {GROWTH}"
+        raise InvalidInput("growth", f"{growth!r} is no number of tokens", fix)
+    if capacity is not None and growth > capacity:
+        problem = f"{growth} tokens for one context to grow are more than the capacity ({capacity})"
+        raise InvalidInput("growth", problem, "use what a context grows by in one call")
+    return growth

@@ -13,15 +13,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
-from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, Starts, check_tokens
+from longthought.budgets.lease_book import (
+    GROWTH,
+    Lease,
+    LeaseBook,
+    LeaseEvent,
+    Starts,
+    check_tokens,
+)
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
 from longthought.errors import InvalidInput
+from longthought.types import LeaseChange
 
 __all__ = ["LeaseScheduler"]
 
@@ -44,6 +53,7 @@ class LeaseScheduler(Generic[Ticket]):
     Args:
         slots: tickets that may hold a permit.
         capacity: tokens of context memory, None if unknown.
+        growth: tokens that a lease is charged at least for its context to grow in the next call.
         prefill_rate: tokens per second, until :meth:`first_token` has taught better.
         tool_times: what is known of tools; shared between backends. None: no prediction.
         fill: share of the capacity that leases may be charged.
@@ -56,6 +66,7 @@ class LeaseScheduler(Generic[Ticket]):
         slots: int,
         *,
         capacity: int | None = None,
+        growth: int = GROWTH,
         prefill_rate: float = 8000.0,
         tool_times: ToolTimes | None = None,
         fill: float = 0.94,
@@ -67,10 +78,10 @@ class LeaseScheduler(Generic[Ticket]):
         if not 0 < fill <= 1:
             raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
-        self.fill, self.margin = fill, margin
-        self.slots = slots
+        self.fill, self.margin, self.slots = fill, margin, slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
-        self._leases = LeaseBook()
+        self.growth = growth
+        self._leases = LeaseBook(growth)
         self._cache = ContextCache(_UNKNOWN)
         self._waits = ToolWaits(tool_times)
         self._memory = MemoryEstimate(capacity, prefill_rate)
@@ -411,7 +422,7 @@ class LeaseScheduler(Generic[Ticket]):
             self._leases.open(lease)
             lost = branch in self._lost
             self._lost.pop(branch, None)
-            kind = "resumed" if lost else "taken"
+            kind: LeaseChange = "resumed" if lost else "taken"
             self._events.append(LeaseEvent(kind, branch, now, entry.context))
         else:
             self._leases.grow(lease, max(entry.context, lease.context if lease.generating else 0))
@@ -477,13 +488,13 @@ class LeaseScheduler(Generic[Ticket]):
         if self.capacity is None or self._leases.actual <= _FULL * self.capacity:
             return
         idle = [lease for lease in self._leases if lease.idle]
-        for lease in sorted(idle, key=_idle_since):
+        for lease in sorted(idle, key=attrgetter("since")):
             if self._leases.actual <= _FULL * self.capacity:
                 return
             if lease.branch not in self._refreshing:
                 self._close(lease, "shed", now)
 
-    def _close(self, lease: Lease, kind: str, now: float) -> None:
+    def _close(self, lease: Lease, kind: LeaseChange, now: float) -> None:
         self._leases.close(lease)
         if lease.queued:
             self._queue.demote(lease.branch)
@@ -495,10 +506,5 @@ class LeaseScheduler(Generic[Ticket]):
         self._cache.resize(_UNKNOWN if capacity is None else capacity)
 
 
-def _idle_since(lease: Lease) -> float:
-    return lease.since
-
-
 def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:
-    keeping, lease = rated
-    return (lease.queued, -keeping, lease.since)
+    return (rated[1].queued, -rated[0], rated[1].since)

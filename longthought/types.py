@@ -22,6 +22,8 @@ __all__ = [
     "Grant",
     "JSONObject",
     "JudgeContext",
+    "LeaseChange",
+    "Leased",
     "Message",
     "Model",
     "ModelReply",
@@ -269,7 +271,9 @@ class Model(Protocol):
 
     ``name`` is what stands in requests, price books and traces. ``slots`` is how many calls may be
     in flight at once. A model may have a ``context_capacity`` besides: tokens of memory for the
-    contexts of all calls together, None where nobody knows; it may become known later.
+    contexts of all calls together, None where nobody knows; it may become known later. Where it
+    has one it may have a ``context_growth``, too: tokens that a context grows by at least in a
+    call, as a rule; 256 are taken for it else.
     """
 
     name: str
@@ -377,6 +381,29 @@ class Scheduled(Protocol):
     @property
     def takes_scheduling(self) -> bool:
         """Whether it would make a difference; if not, nobody need tell."""
+        ...
+
+
+LeaseChange: TypeAlias = Literal["taken", "resumed", "acting", "parked", "shed", "ended"]
+"""What happens to a branch's lease on context memory. It begins by ``taken``, or by ``resumed`` if
+the branch had lost one, and is over with ``parked``, ``shed`` (both: the room is needed, the branch
+may come back) or ``ended``. ``acting``: the branch waits for a tool and has its lease meanwhile.
+"""
+
+
+class Leased(Protocol):
+    """What a :class:`Model` has besides if it can keep what it computed for a branch.
+
+    For models whose memory is theirs to manage. Such a model has a ``context_capacity``, and takes
+    the :class:`Scheduling` of its calls, which names the branch.
+    """
+
+    def lease_changed(self, branch: str, change: LeaseChange) -> None:
+        """Something happened to the lease of a branch.
+
+        Called by the generation controller, in its thread and in the order in which it happens:
+        must neither raise nor wait.
+        """
         ...
 
 

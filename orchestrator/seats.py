@@ -234,7 +234,7 @@ class Seats:
             seat.prefix = f"{model.name} {tools} {ids[-1]}"
             if seat.prefix in self._computed:
                 known = self._prefixes[seat.prefix]
-        known = min(known, bound)
+        known = max(0, min(known, bound - 1))  # the last token always has to be computed
         rate = 1.0 if exact else self._rates.get(model.name, _TOKENS_PER_BYTE)
         context = known + int((bound - known) * rate)
         *before, (prefix, shared) = self._starts(seat, model, context, beginning)
@@ -302,7 +302,9 @@ class Seats:
     def mark(self, ask: Ask, ids: Sequence[str], conversation: str) -> None:
         """A reply makes a conversation longer; ``ids`` are those of what was sent."""
         if ids:
-            ask.seat.marks = ((conversation, ask.seat.context), (ids[-1], ask.prompt))
+            # Nothing was computed from the token that was drawn last.
+            computed = max(ask.prompt, ask.seat.context - 1)
+            ask.seat.marks = ((conversation, computed), (ids[-1], ask.prompt))
 
     def leave(self, seat: Seat) -> None:
         """A call is over, with all its tries: a seat for it alone ends."""
@@ -369,4 +371,10 @@ def introduce(controller: Controller, models: Iterable[Model]) -> None:
     for model in models:
         size = _stated(model)
         if not controller.knows(model.name, size):
-            controller.backend(model.name, model.slots, capacity=size)
+            controller.backend(
+                model.name,
+                model.slots,
+                capacity=size,
+                growth=getattr(model, "context_growth", None),
+                on_lease=getattr(model, "lease_changed", None),
+            )

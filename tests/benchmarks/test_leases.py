@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks.leases import ARMS, ROOM, Conversation, LeasedRows, engine_with, play
+from benchmarks.leases import ARMS, LONG, Conversation, Leases, engine_with, play
 from longthought.budgets import BranchState
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Engine, Row, Step
@@ -16,6 +16,7 @@ from longthought.orchestrator.models.embedded.sampling import Draw
 SHAPE = Shape(vocabulary=200, positions=200, width=16, layers=1, heads=1)
 LENGTH, NEW, DRAWN = 100, 4, 10
 BYTES = 2 * 4 * SHAPE.width  # of one position
+CAPACITY = 600  # tokens: leases of two branches, but not of three
 
 
 class Clock:
@@ -27,14 +28,14 @@ class Clock:
 
 
 class Backend:
-    """One place, room for the rows of two branches and leases for three; the rest is real."""
+    """One place, room for the rows of two branches, and leases for as many; the rest is real."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: bool) -> None:
         network = Network.random(SHAPE, seed=3)
         cache_bytes = int(2.5 * (LENGTH + DRAWN) * BYTES)
         self.engine = Engine(network, slots=1, cache_bytes=cache_bytes)
         self.clock = Clock()
-        self.rows = LeasedRows(self.engine, capacity=600, now=self.clock)
+        self.rows = Leases(self.engine, capacity=CAPACITY, now=self.clock, **options)
         self.tokens: dict[str, list[int]] = {}
         self.cached = 0
 
@@ -55,8 +56,13 @@ class Backend:
         before = self.engine.counters.positions
         await self.rows.generate(branch, row, deliver)
         self.engine.wait_idle()
-        self.rows.acts(branch, "search", tuple(prompt))
+        self.rows.acts(branch, "search")
         return self.engine.counters.positions - before - (DRAWN - 1)
+
+    def leased(self) -> set[str]:
+        """The branches that have a lease."""
+        scheduler = self.rows.controller._backends["engine"].scheduler
+        return {branch for branch in "abc" if scheduler.leased(branch)}
 
     async def crowd(self, count: int = 6) -> None:
         """Others, without leases, fill the cache many times."""
@@ -80,9 +86,9 @@ async def test_a_parked_branch_computes_all_of_it_again_and_is_kept_from_then_on
     await backend.turn("a")
     backend.rows.controller.branch("a").move(BranchState.PARKED)
     await backend.crowd()
-    assert backend.rows.leased == set()
+    assert backend.leased() == set()
     assert await backend.turn("a") == LENGTH + DRAWN + NEW
-    assert backend.rows.leased == {"a"}
+    assert backend.leased() == {"a"}
     await backend.crowd()
     assert await backend.turn("a") == NEW + 1
     backend.engine.close()
@@ -90,12 +96,10 @@ async def test_a_parked_branch_computes_all_of_it_again_and_is_kept_from_then_on
 
 async def test_rows_given_up_make_room_first() -> None:
     """The parked branch was the last that used its rows; those used longest ago stay."""
-    backend = Backend()
-    backend.rows.tells = False  # so that only parking makes the difference
+    backend = Backend(tells=False)  # so that only giving up makes the difference
     await backend.turn("a")
     await backend.turn("b")
-    backend.rows.tells = True
-    backend.rows.controller.branch("b").move(BranchState.PARKED)
+    backend.engine.release(backend.tokens["b"])
     await backend.crowd(1)
     assert await backend.turn("a") == NEW + 1
     assert await backend.turn("b") == LENGTH + DRAWN + NEW
@@ -109,7 +113,7 @@ async def test_who_needs_a_lease_takes_it_from_who_waits_and_the_rows_follow() -
         await backend.turn(branch)
     backend.clock.now = 2.0
     await backend.turn("c")  # one has to give way: who waits longest of tools that nobody knows
-    assert backend.rows.leased == {"b", "c"}
+    assert backend.leased() == {"b", "c"}
     await backend.crowd()
     assert await backend.turn("b") == NEW + 1
     assert await backend.turn("c") == NEW + 1
@@ -124,7 +128,7 @@ async def test_a_branch_that_has_ended_keeps_nothing() -> None:
     backend.rows.returned("a")
     backend.rows.ended("a")
     await backend.crowd()
-    assert backend.rows.leased == set()
+    assert backend.leased() == set()
     assert "a" not in backend.rows.controller.view()["branches"]  # type: ignore[operator]
     assert len(backend.engine.prefixes) == 2
     backend.engine.close()
@@ -132,11 +136,12 @@ async def test_a_branch_that_has_ended_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("arm", list(ARMS))
 async def test_every_arm_generates_and_gives_all_places_back(arm: str) -> None:
-    playing = ARMS[arm](engine_with(ROOM))
-    found = await play(playing, branches=3, wait=0.01, warm=0.1, seconds=0.3, seed=0)
+    playing = ARMS[arm](engine_with(LONG.shape, LONG.room), LONG.capacity)
+    window = {"wait": 0.01, "warm": 0.1, "seconds": 0.3}
+    found = await play(playing, LONG, branches=3, seed=0, **window)
     assert found.tokens >= 0 <= found.again <= found.known
     assert playing.engine.in_flight == 0
-    if isinstance(playing, LeasedRows):
+    if isinstance(playing, Leases):
         assert playing.controller.in_use("engine") == 0
 
 

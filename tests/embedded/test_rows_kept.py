@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from longthought.orchestrator.models.embedded import Network
-from longthought.orchestrator.models.embedded.engine import Engine, Row
+from longthought.orchestrator.models.embedded.engine import Engine, Row, Step
 from longthought.orchestrator.models.embedded.network import Shape
 from longthought.orchestrator.models.embedded.prefixes import Prefix, PrefixCache
 from longthought.orchestrator.models.embedded.sampling import Draw
@@ -51,6 +51,13 @@ def test_what_is_released_goes_first_though_it_was_used_last() -> None:
     assert not cache.release([3, 3])
     cache.add(prefix_of(4, 4))
     assert [cache.depth([n, n]) for n in (1, 2, 3, 4)] == [2, 2, 0, 2]
+
+
+def test_a_start_that_others_share_stays_when_what_went_on_from_it_is_gone() -> None:
+    cache = cache_of((1, 1), (2, 2), (3, 3), room=6)
+    assert not cache.release([3, 3, 5, 6])
+    cache.add(prefix_of(4, 4))
+    assert [cache.depth([n, n]) for n in (1, 2, 3, 4)] == [0, 2, 2, 2]
 
 
 def test_what_is_kept_is_free_to_go_when_it_has_come_back() -> None:
@@ -202,4 +209,34 @@ async def test_orders_given_while_rows_are_decoded_count_for_those_that_come_lat
     engine.close()
     engine.keep(sequence(0))  # of an engine that is closed nothing is kept
     assert await compute(engine, [*sequence(0), 7]) == LENGTH + 1
+    engine.close()
+
+
+async def test_rows_that_are_not_kept_any_longer_are_as_good_as_any_others() -> None:
+    engine = engine_of()
+    for first in range(ROOM):
+        await compute(engine, sequence(first))
+    engine.wait_idle()
+    for first in range(ROOM):
+        engine.keep(sequence(first))
+        engine.release(sequence(first), first=False)
+    await crowd(engine, 1)
+    assert await compute(engine, [*sequence(ROOM - 1), 5]) == 1
+    assert await compute(engine, [*sequence(0), 5]) == LENGTH + 1
+    engine.close()
+
+
+async def test_a_long_prompt_is_computed_in_pieces_to_the_same_end() -> None:
+    shape = Shape(vocabulary=50, positions=512, width=16, layers=2, heads=2, rotary=True)
+    network = Network.random(shape, seed=3)
+    prompt = np.random.default_rng(1).integers(0, 50, 300).tolist()
+    whole = network.forward(np.array([prompt]), network.new_cache(1))
+    engine = Engine(network, slots=2, cache_bytes=0)
+    drawn: list[Step] = []
+    rows = [Row(prompt, Draw(0.0), 1, lambda token: False) for _ in range(2)]
+    await asyncio.gather(*(engine.run(row, drawn.extend) for row in rows))
+    assert engine.counters.positions == 2 * len(prompt)
+    assert {step.token for step in drawn} == {int(whole.argmax())}
+    likeliest = whole.max() - np.log(np.exp(whole).sum())
+    assert [step.logprob for step in drawn] == pytest.approx([likeliest] * 2, abs=1e-4)
     engine.close()

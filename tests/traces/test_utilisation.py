@@ -64,7 +64,8 @@ class Caching(ScriptedModel):
         self.lost += max(0, self.known.get(seed, 0) - usage["cached_tokens"])
         self.knew += self.known.get(seed, 0)
         self.found += usage["cached_tokens"]
-        self.known[seed] = usage["prompt_tokens"] + usage["completion_tokens"]
+        # Nothing was computed from the token that was drawn last.
+        self.known[seed] = usage["prompt_tokens"] + usage["completion_tokens"] - 1
         return reply
 
 

@@ -26,6 +26,7 @@ from .sampling import Draw, draw_tokens
 __all__ = ["Counters", "Engine", "Row", "Step"]
 
 _STEPS_PER_WAKE = 4  # decode steps between two wakings of the callers
+_AT_ONCE = 128  # positions of one forward pass: with more, what lies between is in no cache
 _WORTH_WAITING = 16  # positions that a prompt saves, about what one more forward pass costs
 
 
@@ -148,12 +149,13 @@ class Engine:
         """
         self._order(self.prefixes.keep, tokens)
 
-    def release(self, tokens: Sequence[int]) -> None:
-        """Let the rows of a sequence go first when room is needed: its branch was parked or ended.
+    def release(self, tokens: Sequence[int], *, first: bool = True) -> None:
+        """Do not keep the rows of a sequence any longer: its branch was parked, or has ended.
 
-        May be called from any thread, like :meth:`keep`.
+        They go before all others when room is needed, or, unless ``first``, by their last use. May
+        be called from any thread, like :meth:`keep`.
         """
-        self._order(self.prefixes.release, tokens)
+        self._order(self.prefixes.release if first else self.prefixes.unkeep, tokens)
 
     def close(self) -> None:
         """Stop the thread and free the memory. Rows in flight fail; later rows start afresh."""
@@ -284,7 +286,10 @@ class Engine:
         assert self._batch is not None  # noqa: S101 - made in _prefill, before any row exists
         tokens = np.array([flight.tokens[-new:] for flight in self._flights[start:stop]], np.int64)
         part = self._batch.rows(start, stop)
-        self._logits[start:stop] = self.network.forward(tokens, part)
+        piece = max(1, _AT_ONCE // (stop - start))
+        for begin in range(0, new, piece):
+            logits = self.network.forward(tokens[:, begin : begin + piece], part)
+        self._logits[start:stop] = logits
         self.counters.positions += tokens.size
 
     def _step(self) -> list[_Flight]:

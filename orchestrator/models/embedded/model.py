@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from longthought.errors import InvalidInput, QuestionRefused
+from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     Capabilities,
     Delta,
     FinishReason,
     Grant,
     JSONObject,
+    LeaseChange,
     Message,
     ModelReply,
     ModelRequest,
@@ -25,6 +27,7 @@ from longthought.types import (
 from .catalogue import ALL_TASKS, MODELS, Weights
 from .conversation import CALCULATOR, Conversation, read
 from .engine import Counters, Engine, Row, Step
+from .leased_rows import LeasedRows
 from .network import Network
 from .reply import Reply
 from .sampling import Draw, random_stream
@@ -32,6 +35,7 @@ from .tasks import Task
 
 __all__ = ["EmbeddedModel"]
 
+_GROWTH = 32  # tokens that a call adds to a context at least, as a rule: a step and its result
 _TOP_UP = 32  # tokens asked for when the grant is used up: more than one attempt takes
 _SHOWN = 80  # characters of an unusable result that are shown
 
@@ -42,9 +46,12 @@ class EmbeddedModel:
     ``name`` is one of :data:`MODELS`, with or without its ``embedded/``: ``embedded`` has every
     task, each other name one. Every task has a network and an engine of its own, made when its
     first question comes. ``slots`` replies of a task are decoded together, more may wait;
-    ``cache_bytes`` bounds its prefix cache. Its contexts are short and cheap to compute, so nobody
-    keeps room for them unless a ``context_capacity`` is given, in tokens. ``network`` replaces the
-    weights of a model with one task (a control with random ones, a copy trained further).
+    ``cache_bytes`` bounds its prefix cache. ``network`` replaces the weights of a model with one
+    task (a control with random ones, a copy trained further).
+
+    The places of the batch and the prefix cache are its memory for contexts: as many tokens as they
+    hold of the task whose tokens take most, unless another ``context_capacity`` is given. Rows of a
+    branch that waits for a tool with a lease are kept; without leases those used last stay.
 
     The last user message is the question; the first task that understands it answers. The reply is
     a chain of thought; a direct answer if ``reasoning_effort`` is "none"; and if a tool
@@ -64,10 +71,15 @@ class EmbeddedModel:
         if slots < 1:
             raise InvalidInput("slots", "at least one is needed")
         self.name = name if name in MODELS else f"{ALL_TASKS}/{name}"
-        self.slots, self.context_capacity = slots, context_capacity
+        self.slots, self.context_growth = slots, _GROWTH
         self._weights = {weights.task.name: weights for weights in _weights(self.name, network)}
         self._tasks = [weights.task for weights in self._weights.values()]
         self._cache_bytes = cache_bytes
+        shapes = [each.shape() for each in self._weights.values()]
+        held = min(slots * one.positions + cache_bytes // one.position_bytes for one in shapes)
+        self.context_capacity: int | None = held if context_capacity is None else context_capacity
+        self.takes_scheduling = True  # it says whose rows they are
+        self._leased = LeasedRows()
         self._engines: dict[str, Engine] = {}
         self._making = threading.Lock()
         self._fingerprint: JSONObject | None = None
@@ -77,7 +89,7 @@ class EmbeddedModel:
             inline_tools=True,
             seeds=True,
             logprobs=True,
-            context_window=max(each.shape().positions for each in self._weights.values()),
+            context_window=max(shape.positions for shape in shapes),
             structured_output=False,
         )
 
@@ -149,6 +161,7 @@ class EmbeddedModel:
             show(Delta("content", texts[-1], tokens=len(new)))
 
         finish, cached = await self._decode(conversation, reply, draw, sampling, grant, deliver)
+        self._computed(conversation, reply)
         texts.append(reply.rest())
         if texts[-1]:
             show(Delta("content", texts[-1], tokens=0))
@@ -202,6 +215,15 @@ class EmbeddedModel:
             cached = row.cached if cached is None else cached
         return reply.finish, cached or 0
 
+    def _computed(self, conversation: Conversation, reply: Reply) -> None:
+        """What a branch may come back with, if somebody has said whose reply this was."""
+        scheduling = scheduling_now()
+        if scheduling is None:
+            return
+        engine, goes_on = self.engine_of(conversation.task.name), reply.worth_keeping()
+        tokens = [*conversation.prompt, *reply.tokens]
+        self._leased.computed(scheduling.branch, engine, tokens, goes_on=goes_on)
+
     def _unusable(
         self, conversation: Conversation, result: str, emit: Callable[[Delta], None] | None
     ) -> ModelReply:
@@ -224,6 +246,10 @@ class EmbeddedModel:
             model=self.name,
             fingerprint=self.engine_of(task.name).network.digest[:16],
         )
+
+    def lease_changed(self, branch: str, change: LeaseChange) -> None:
+        """Keep the rows of a branch that acts with a lease, and let them go with the lease."""
+        self._leased.changed(branch, change)
 
     def count_prompt(self, request: ModelRequest) -> int | None:
         """Exact prompt tokens of the request.

@@ -62,6 +62,11 @@ class Shape:
         """Width of the hidden layer of a block."""
         return 4 * self.width
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes that the keys and values of one position take, in 32 bits."""
+        return 2 * 4 * self.layers * self.width
+
 
 def parameter_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Name -> dimensions of every parameter; matrices are (output, input)."""
@@ -300,13 +305,18 @@ class Network:
             cache.values[layer, row, :, positions] = mixed[:, :, 2]
             keys = cache.keys[layer, :, :, :seen]
             score = turned[:, :, 0].transpose(0, 2, 1, 3) @ keys.transpose(0, 1, 3, 2)
-            score = score * scale + mask
-            score = np.exp(score - score.max(axis=-1, keepdims=True))
+            # In place: the scores of a long context are the largest array there is.
+            score *= scale
+            score += mask
+            score -= score.max(axis=-1, keepdims=True)
+            np.exp(score, out=score)
             score /= score.sum(axis=-1, keepdims=True)
             read = score @ cache.values[layer, :, :, :seen]
             stream = stream + read.transpose(0, 2, 1, 3).reshape(rows * new, s.width) @ block.out
-            inner = np.maximum(_norm(stream) @ block.up, 0)
-            stream = stream + (inner * inner) @ block.down
+            inner = _norm(stream) @ block.up
+            np.maximum(inner, 0, out=inner)
+            inner *= inner
+            stream = stream + inner @ block.down
         cache.lengths += new
         last = stream.reshape(rows, new, s.width)
         logits = _norm(last if every else last[:, -1]) @ self._unembed

@@ -98,14 +98,23 @@ class PrefixCache:
         if number is not None:
             self._kept.add(number)
 
-    def release(self, tokens: Sequence[int]) -> bool:
-        """The sequence that these tokens begin with goes first; whether it had been kept."""
+    def unkeep(self, tokens: Sequence[int]) -> None:
+        """The sequence that these tokens begin with may be evicted again."""
         number = self._walk(tokens)[0].end
-        if number is None:
-            return False
-        self._stored.move_to_end(number, last=False)
-        kept = number in self._kept
-        self._kept.discard(number)
+        if number is not None:
+            self._kept.discard(number)
+
+    def release(self, tokens: Sequence[int]) -> bool:
+        """The sequence that these tokens begin with goes first; whether it had been kept.
+
+        If it was not, and holds fewer of them than all but the last, it is a start that others may
+        share, of a sequence that was evicted: nothing happens.
+        """
+        node, depth = self._walk(tokens)
+        kept = node.end in self._kept
+        if node.end is not None and (kept or depth >= len(tokens) - 1):
+            self._kept.discard(node.end)
+            self._stored.move_to_end(node.end, last=False)
         return kept
 
     def come_back(self, tokens: Sequence[int]) -> bool:
