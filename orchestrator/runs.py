@@ -143,9 +143,9 @@ class Attempt:
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
         own_budget = limits_in_force(recording, index, manifest=manifest, signals=False)
-        limits = budget or limits_in_force(
-            recording, index, manifest=manifest, signals=mode == "live"
-        )
+        limits = budget or own_budget
+        if budget is None and index.signals and mode == "live":
+            limits = limits_in_force(recording, index, manifest=manifest)
         if pool is None:
             scope = Scope(recording.run_id, own_budget, level="run", spent=index.charged)
         else:

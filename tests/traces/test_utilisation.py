@@ -15,7 +15,7 @@ import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Controller, union_seconds
-from longthought.orchestrator import runs, session
+from longthought.orchestrator import recorded, session
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.traces import Utilisation, run_tree, utilisation
 from longthought.storage import Recording, journal
@@ -239,7 +239,7 @@ async def test_the_clocks_of_the_run_are_recomputed(
 ) -> None:
     """With all clocks the test's own; what a run has spent is what it counted while it ran."""
     clocks = SimpleNamespace(time=lambda: 1e9 + CLOCK[0], monotonic=lambda: CLOCK[0])
-    for module in (session, runs, journal):
+    for module in (session, recorded, journal):
         monkeypatch.setattr(module, "time", clocks)
     found, _, _, run = await lived(sqlite_store, verifier=Asking())
     spent = run_tree(await sqlite_store.read(run)).spent["seconds"]
