@@ -297,12 +297,14 @@ async def _measured(directory: Path, number: int) -> dict[str, float]:
         await _warm(workflow, store)
         await store.database.scrub()
         before, begun = await held(workflow, store), _resident()
+        blocks = sys.getallocatedblocks()
         for wave in range(1, WAVES + 1):
             ids = [f"wave-{wave}-{one}" for one in range(number)]
             found = await _wave(directory, workflow, store, ids, before)
             figures |= found if wave == 1 else {}
             figures[f"wave_{wave}_woken_once"] = found["ended_once"]
             figures[f"wave_{wave}_memory_above_start_mb"] = (_resident() - begun) / 1e6
+            figures[f"wave_{wave}_blocks_above_start"] = sys.getallocatedblocks() - blocks
         return figures
 
 

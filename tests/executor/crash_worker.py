@@ -1,7 +1,7 @@
 """Processes that wake runs, one after the other; a run among them kills whoever drives it.
 
-``python -m tests.executor.crash_worker URL DIRECTORY`` reads how many seconds the clock is ahead,
-forks a waker, and writes what it woke: run, status and stop reason, and the signal it died by.
+``python -m tests.executor.crash_worker URL DIRECTORY`` reads the time of day, forks a waker for
+which it stands still, and writes what that woke: run, status and stop reason, and how it ended.
 """
 
 from __future__ import annotations
@@ -73,21 +73,14 @@ def _tell(result: Result) -> None:
     print(json.dumps([result.id, result.status, result.stop_reason]), flush=True)
 
 
-_NOW = time.time
-
-
-def _later(ahead: float) -> float:
-    return _NOW() + ahead
-
-
 def main(url: str, directory: str) -> None:
     """Fork a waker for every line that is read."""
     for line in sys.stdin:
-        ahead = float(line)
+        now = float(line)
         sys.stdout.flush()
         child = os.fork()
         if not child:
-            time.time = partial(_later, ahead)
+            time.time = partial(float, now)
             asyncio.run(_wake(url, directory))
             os._exit(0)
         _, status = os.waitpid(child, 0)
