@@ -76,22 +76,27 @@ def test_what_the_replies_report_is_what_is_counted(server: ProtocolServer) -> N
     assert found["r0.5_retries"] == 0
 
 
+def calls_of(url: str) -> AgentClient:
+    """One agent that has come to its end."""
+
+    async def main() -> AgentClient:
+        client = AgentClient(Endpoint(url, "toy").client("s"), 1, 0)
+        await client.play(workload(0, 0.0, 1))
+        await client.model.aclose()
+        return client
+
+    return asyncio.run(main())
+
+
 def test_a_call_that_is_lost_is_tried_again_and_counted(server: ProtocolServer) -> None:
-    rounds, _ = played(server, "t0,drop@20")
-    assert sum(arm.retries for one in rounds for arm in one.values()) > 0
-    assert all(arm.agents == AGENTS for one in rounds for arm in one.values())
+    client = calls_of(server.address("t0,drop@first"))
+    assert client.retries == 1
+    assert len(client.calls) == len(workload(0, 0.0, 1).jobs[0])
 
 
 def test_known_is_the_prompt_before_and_its_reply(server: ProtocolServer) -> None:
-    client = AgentClient(Endpoint(server.address(), "toy").client("s"), 1, 0)
-
-    async def main() -> None:
-        await client.play(workload(0, 0.0, 1))
-        await client.model.aclose()
-
-    asyncio.run(main())
     before = 0
-    for call in client.calls:
+    for call in calls_of(server.address()).calls:
         assert call.known == before
         before = call.prompt + call.output
     assert Call(100, 150, 30, 5, 0.0).again == 70
