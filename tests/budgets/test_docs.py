@@ -1,4 +1,4 @@
-"""What docs/budgets.md shows runs as it stands."""
+"""The price lists that docs/budgets.md shows can be read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "budgets.md").read_text(encoding="u
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("code", blocks("python"))
-def test_snippet_runs(code: str) -> None:
-    exec(compile(code, "docs/budgets.md", "exec"), {"__name__": "snippet"})
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
