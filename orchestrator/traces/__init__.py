@@ -2,7 +2,7 @@
 
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
-from longthought.orchestrator.traces.use import BackendUse, Utilisation
+from longthought.orchestrator.traces.use import BackendUse, Utilisation, quantile
 from longthought.orchestrator.traces.utilisation import Trace, UtilisationReader, utilisation
 from longthought.orchestrator.traces.why import Explanation, explain
 
@@ -17,6 +17,7 @@ __all__ = [
     "Utilisation",
     "UtilisationReader",
     "explain",
+    "quantile",
     "run_tree",
     "utilisation",
 ]

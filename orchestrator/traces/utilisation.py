@@ -86,11 +86,11 @@ class UtilisationReader:
             for event in events:
                 reader.take(event)
             reader.end_attempt()
-            begun, last = events[0].body["at"], events[-1]
-            if last.type == "run_ended" and last.body["status"] in _FINISHED:
-                total.latencies.append(last.body["at"] - begun)
-            first, latest = total.period if total.runs else (begun, begun)
-            total.period = min(first, begun), max(latest, reader.ended)
+            begun, ended = events[0].body["at"], reader.ended
+            if reader.status in _FINISHED:
+                total.latencies.append(ended - begun)
+            first, last = total.period if total.runs else (begun, begun)
+            total.period = min(first, begun), max(last, ended)
         total.runs += bool(events)
 
     def found(self) -> Utilisation:
@@ -139,6 +139,8 @@ class _RunReader:
         self.latest = 0.0
         """The last time on the attempt's own clock."""
         self.ended = 0.0
+        """When the last thing happened, by the wall clock."""
+        self.status = ""
 
     def take(self, event: Event) -> None:
         body = event.body
@@ -148,8 +150,11 @@ class _RunReader:
                 self._effect(event)
             case "run_started":
                 self.workflow = body.get("workflow", "")
+            case "payload_deleted":
+                return  # long after it may be
             case "attempt_started":
                 self.end_attempt()
+                self.status = ""
                 self.begun = self.ended = at
                 self.owner = body.get("owner", "")
             case "fold" if body["input"] == "ask":
@@ -157,6 +162,7 @@ class _RunReader:
             case "branch_ended":
                 self._leases(self.lines[event.key], body.get("lease", ()))
             case "run_ended":
+                self.status = body["status"]
                 for place, changes in body.get("leases", {}).items():
                     self._leases(self.lines[place], changes)
             case _:
