@@ -42,9 +42,10 @@ class Ratios:
     """Medians over the seeds of a cell, by arm; ``throughput`` and latencies relative to hold.
 
     ``worst`` is the throughput relative to the better of hold and FIFO, ``recomputed`` relative to
-    FIFO, ``bound`` the throughput as a share of the upper bound. ``slots`` is the share of the slots
-    that was held; ``idle`` is that of it in which a tool ran, and ``tools_generating`` are seconds of
-    tools in the model's clock, both the most of any seed; ``again`` is what was computed again per token decoded.
+    FIFO, ``bound`` the throughput as a share of the upper bound. ``slots`` is the share of the
+    slots that was held; ``idle`` is that of it in which a tool ran, and ``tools_generating`` are
+    seconds of tools in the model's clock, both the most of any seed. ``again`` is what was computed
+    again per token decoded.
     """
 
     throughput: dict[str, float]
@@ -152,8 +153,8 @@ def used(cells: Mapping[tuple[str, str, float], Ratios], family: str) -> str:
     """What slots and leases were used for where memory is tight and tools are slow, by arm."""
     cell = cells[family, "tight", 5.0]
     lines = [
-        f"family {family}, tight, r = 5: p50 and p95 / hold; share of slots held, of that while a "
-        "tool ran; seconds of tools in the model's clock; computed again per token; leases",
+        f"family {family}, tight, r = 5: latency / hold; share of slots held, and of that while a tool"
+        + " ran; seconds of tools in the model's clock; computed again per token; leases",
         "arm          p50   p95  slots   idle  tools  again   parked    shed  resumed",
     ]
     lines += [

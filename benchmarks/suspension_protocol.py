@@ -1,8 +1,8 @@
 """One cell of the suspension benchmark through the real protocol, in virtual time.
 
 Agents ask an engine over HTTP: our client, our server, real sockets, streams. Only the engine is
-virtual, and time. Beside each arm stands what the simulation without a protocol says of it. What the
-agents record goes through a store, and every figure is read from what comes back.
+virtual, and time. Beside each arm stands what the simulation without a protocol says of it. What
+the agents record goes through a store, and every figure is read from what comes back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,15 @@ from longthought.types import (
     text_of,
 )
 
-__all__ = ["ARMS", "Played", "VirtualModel", "measure", "play", "stored_figures"]
+__all__ = [
+    "ARMS",
+    "Played",
+    "VirtualModel",
+    "measure",
+    "play",
+    "stored_figures",
+    "through_protocol",
+]
 
 FAMILY, SIZE, R, SEED = "note", "tight", 5.0, 0
 ARMS = {"hold": "hold", "fifo": "fifo", "leases": "untouched"}

@@ -495,7 +495,8 @@ def _clocks(index: Recorded) -> Clocks:
 
 def _age(recording: Recording) -> float:
     """Seconds since the last attempt at a run was recorded as begun."""
-    begun = next(e.body["at"] for e in reversed(recording.events) if e.type == "attempt_started")
+    events = reversed(recording.events)
+    begun: float = next(e.body["at"] for e in events if e.type == "attempt_started")
     return max(0.0, time.time() - begun)
 
 

@@ -84,9 +84,7 @@ def runs(
 
     async def listed() -> tuple[list[RunRow], Utilisation | None]:
         async with settings.store() as store:
-            rows = await store.list_runs(
-                limit=limit, status=status, workflow=workflow, since=begun
-            )
+            rows = await store.list_runs(limit=limit, status=status, workflow=workflow, since=begun)
             return rows, await _used(store, rows) if clocks else None
 
     rows, use = asyncio.run(listed())

@@ -289,9 +289,7 @@ def _both(one: Pairs, other: Pairs) -> float:
 def _most_at_once(pairs: Pairs) -> int:
     """Most of them that there were at one time; what only touches does not overlap."""
     changes = sorted(
-        change
-        for begin, end in pairs
-        for change in ((begin, 1), (max(begin, end - _ROUNDED), -1))
+        change for begin, end in pairs for change in ((begin, 1), (max(begin, end - _ROUNDED), -1))
     )
     most = now = 0
     for _, change in changes:

@@ -110,8 +110,8 @@ def test_several_runs_are_shown_with_what_they_used_together(cli: Cli) -> None:
     assert [tree["id"] for tree in shown["runs"]] == ["run-1", "run-2"]
     both = shown["utilisation"]
     for figure in ("calls", "permits", "prompt_tokens", "output_tokens"):
-        one, other = (list(use["backends"].values())[0][figure] for use in alone)
-        assert list(both["backends"].values())[0][figure] == one + other > 0
+        one, other = (next(iter(use["backends"].values()))[figure] for use in alone)
+        assert next(iter(both["backends"].values()))[figure] == one + other > 0
     assert (both["runs"], both["ended"]) == (2, 2)
     printed = cli("show", "run-1", "run-2", "--clocks").stdout
     assert printed.count("question") == 2
