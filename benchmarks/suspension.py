@@ -152,9 +152,9 @@ def table(cells: Mapping[tuple[str, str, float], Ratios], family: str) -> str:
 def used(cells: Mapping[tuple[str, str, float], Ratios], family: str) -> str:
     """What slots and leases were used for where memory is tight and tools are slow, by arm."""
     cell = cells[family, "tight", 5.0]
+    head = "latency / hold; slots held, of that while a tool ran; tools generating; again per token"
     lines = [
-        f"family {family}, tight, r = 5: latency / hold; share of slots held, and of that while a tool"
-        + " ran; seconds of tools in the model's clock; computed again per token; leases",
+        f"family {family}, tight, r = 5: {head}; leases",
         "arm          p50   p95  slots   idle  tools  again   parked    shed  resumed",
     ]
     lines += [

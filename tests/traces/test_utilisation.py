@@ -347,3 +347,16 @@ def test_attempts_and_processes_are_told_apart() -> None:
 def test_nothing_at_all_is_used_by_no_runs() -> None:
     assert utilisation().to_json()["runs"] == 0
     assert utilisation().runs_per_second == 0
+
+
+async def test_times_count_from_the_first_event_of_their_attempt(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seconds pass between that event and the first step of the run."""
+    monkeypatch.setattr(journal, "time", SimpleNamespace(time=lambda: 1e9 + CLOCK[0]))
+    later = SimpleNamespace(time=lambda: 1e9 + 3 + CLOCK[0], monotonic=lambda: CLOCK[0])
+    monkeypatch.setattr(runs, "time", later)
+    _, _, _, run = await lived(sqlite_store)
+    events = (await sqlite_store.read(run)).events
+    permits = [pair for event in events for pair in event.body.get("permits", ())]
+    assert min(asked for asked, *_ in permits) == 3
