@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState, Controller, Permit
 from longthought.budgets.states import FINAL_STATES, TRANSITIONS
+from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.starts import Beginning
+from longthought.storage import Store
 from longthought.types import JSON, JSONObject, Model, Scheduling, Usage
 
-__all__ = ["Ask", "Seat", "Seats", "introduce", "leased", "node_place", "shape_of"]
+__all__ = ["Ask", "Seat", "Seats", "introduce", "leased", "node_place", "shape_of", "teach"]
 
 _TOKENS_PER_BYTE = 0.35
 """What a bound in bytes is worth in tokens, before a model has taught better."""
@@ -381,3 +383,10 @@ def introduce(controller: Controller, models: Iterable[Model]) -> None:
                 growth=getattr(model, "context_growth", None),
                 on_lease=getattr(model, "lease_changed", None),
             )
+
+
+async def teach(controller: Controller, definition: Definition, store: Store) -> None:
+    """Tell a controller how long the tools of a workflow took in earlier runs."""
+    names = {tool.spec.name for tool in definition.tools}
+    for run in await store.tool_runs(definition.name, names):
+        controller.tool_times.observe(run.tool, run.seconds, shape_of(run.size))
