@@ -13,6 +13,10 @@ from collections.abc import Hashable, Iterator
 __all__ = ["ContextCache"]
 
 
+_MOST = 8192
+"""Idle contexts that are remembered, where memory is thought to be boundless."""
+
+
 class ContextCache:
     """A mirror of a least-recently-used cache, in tokens.
 
@@ -76,11 +80,18 @@ class ContextCache:
         """Forget an idle context."""
         self._idle_tokens -= self._idle.pop(key, 0)
 
+    def clear(self) -> None:
+        """Forget all idle contexts."""
+        self._idle.clear()
+        self._idle_tokens = 0
+
     def oldest(self) -> Iterator[tuple[Hashable, int]]:
         """Idle contexts with their tokens, the one that goes first first."""
         return iter(self._idle.items())
 
     def _evict(self) -> None:
+        while len(self._idle) > _MOST:
+            self._idle_tokens -= self._idle.popitem(last=False)[1]
         excess = -self.free
         while excess > 0 and self._idle:
             key, tokens = next(iter(self._idle.items()))

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import Literal, cast
 
+from longthought.budgets.fleet import Member
 from longthought.errors import BackendError, InvalidInput
 from longthought.orchestrator.models.placement import Held, Holdings, Standing, ranked
 from longthought.orchestrator.models.scheduling import scheduling_now
@@ -45,6 +46,7 @@ class _Endpoint:
     __slots__ = (
         "failures",
         "in_flight",
+        "lives",
         "model",
         "out_until",
         "outages",
@@ -65,6 +67,8 @@ class _Endpoint:
         """Failed in a row; 0 while it is well."""
         self.out_until = 0.0
         self.outages = 0
+        self.lives = 0
+        """How often it has gone, with what it held."""
         self.trying = False
         """Whether a call is finding out if it is well again."""
 
@@ -77,15 +81,23 @@ class _Endpoint:
 
 
 class _Turn:
-    """The right to one call at one endpoint; ``inner`` is the endpoint's own."""
+    """The right to one call at one endpoint; ``inner`` is the endpoint's own.
 
-    __slots__ = ("_failover", "endpoint", "found", "held", "inner")
+    ``bound``: the call has a permit for this endpoint and goes there or nowhere.
+    """
+
+    __slots__ = ("_failover", "bound", "endpoint", "found", "held", "inner")
 
     def __init__(
-        self, failover: Failover, endpoint: _Endpoint, inner: Turn | None, found: Held | None
+        self,
+        failover: Failover,
+        endpoint: _Endpoint,
+        inner: Turn | None,
+        found: Held | None,
+        bound: bool,
     ) -> None:
         self._failover, self.endpoint, self.inner = failover, endpoint, inner
-        self.found = found
+        self.found, self.bound = found, bound
         self.held = True
 
     def taken_by(self, failover: Failover) -> bool:
@@ -103,12 +115,86 @@ class _Turn:
             self.inner.end()
 
 
+class _Turns:
+    """A turn at every endpoint that has one, until a permit says which of them it is for."""
+
+    __slots__ = ("_ask", "_failover", "_inner", "_turn")
+
+    def __init__(
+        self, failover: Failover, inner: dict[_Endpoint, Turn | None], ask: tuple[int, int]
+    ) -> None:
+        self._failover, self._inner, self._ask = failover, inner, ask
+        self._turn: _Turn | None = None
+
+    @property
+    def places(self) -> frozenset[str]:
+        """The names of those endpoints."""
+        return frozenset(self._failover.label(endpoint) for endpoint in self._inner)
+
+    def go(self, place: str) -> bool:
+        """The call goes to that endpoint; the turns at all others are given back.
+
+        False if it has no turn there, and none can be had at once.
+        """
+        endpoint = self._failover.labelled(place)
+        inner = self._inner.pop(endpoint, None)
+        self.end()
+        if inner is None and endpoint.paced is not None:
+            tokens, tries = self._ask
+            inner = endpoint.paced.try_turn(tokens, tries=tries)
+            if inner is None:
+                return False
+        if inner is not None and hasattr(inner, "use"):
+            inner.use()  # of several turns of one task, this is the one that its call has
+        self._turn = self._failover.bind(endpoint, inner)
+        return True
+
+    def end(self) -> None:
+        """The call is over, or will not be made."""
+        for inner in self._inner.values():
+            if inner is not None:
+                inner.end()
+        self._inner.clear()
+        if self._turn is not None:
+            self._turn.end()
+
+
+class _Placing:
+    """Turns for calls whose endpoint a permit decides; see :class:`Failover`."""
+
+    __slots__ = ("_failover",)
+
+    def __init__(self, failover: Failover) -> None:
+        self._failover = failover
+
+    def try_turn(self, tokens: int, *, tries: int = 0) -> _Turns | None:
+        """A turn at each endpoint that a call may leave for at once, None if there is none."""
+        inner: dict[_Endpoint, Turn | None] = {}
+        for endpoint in self._failover.best_first():
+            one = None
+            if endpoint.paced is not None:
+                one = endpoint.paced.try_turn(tokens, tries=tries)
+                if one is None:
+                    continue
+            inner[endpoint] = one
+        return _Turns(self._failover, inner, (tokens, tries)) if inner else None
+
+    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> _Turns:
+        """Wait for a turn at one endpoint; see :meth:`Failover.turn`."""
+        endpoint, inner = await self._failover.wait(tokens, tries, within)
+        return _Turns(self._failover, {endpoint: inner}, (tokens, tries))
+
+
 _TURN: ContextVar[_Turn | None] = ContextVar("longthought_failover_turn", default=None)
 """The turn that was taken for the call under way in this task."""
 
 
 class Failover:
     """Endpoints of one model as one model; ``slots`` and ``context_capacity`` are those of all.
+
+    The generation controller asks for the :meth:`members` and places calls itself: each has a
+    permit, and a lease, for one endpoint, and goes there (``placing``). What follows is for calls
+    that are made without it.
 
     With ``placement="prefix"`` a call goes to the endpoint that holds the beginning of its prompt,
     unless others are much less loaded: :func:`~longthought.orchestrator.models.placement.ranked`.
@@ -119,7 +205,7 @@ class Failover:
     due first. While some are out, the others take all calls, beyond their own slots.
 
     It can what all endpoints can. With ``"load"`` their memories for contexts are not managed
-    (``context_capacity`` is None): the next call of a branch may go to another one. ``clock`` gives
+    (``context_capacity`` is None): the next call of a branch may go to any. ``clock`` gives
     seconds, ``jitter`` a number between two. Safe to use in several event loops and threads at
     once.
 
@@ -153,10 +239,12 @@ class Failover:
         self.slots = sum(model.slots for model in models)
         sizes = [_capacity(model) for model in models]
         # Where a branch may go elsewhere with any call, no memory is kept for it anywhere.
-        kept = placement == "prefix" or len(models) == 1
+        self.keeps_contexts = kept = placement == "prefix" or len(models) == 1
+        """Whether a branch goes back to the endpoint that served it."""
         self.context_capacity = _sum_known(sizes) if kept else None
-        self.one_memory = len(models) == 1
-        """Whether every call goes to the same memory: else a miss may be a move."""
+        self.prefix_cache = kept and all(getattr(one, "prefix_cache", False) for one in models)
+        self.placing = _Placing(self)
+        self._labels: dict[str, _Endpoint] = {}
         several = placement == "prefix" and len(models) > 1
         self._holdings = Holdings(len(models)) if several else None
         self.takes_scheduling = several or any(
@@ -198,7 +286,7 @@ class Failover:
 
     def try_turn(self, tokens: int, *, tries: int = 0) -> Turn | None:
         """A turn at the first endpoint that a call may leave for at once, else None."""
-        for endpoint in self._ranked():
+        for endpoint in self.best_first():
             inner = None
             if endpoint.paced is not None:
                 inner = endpoint.paced.try_turn(tokens, tries=tries)
@@ -213,8 +301,56 @@ class Failover:
         Raises:
             BackendError: none has one within so many seconds; nothing was sent.
         """
+        return self._turn(*await self.wait(tokens, tries, within))
+
+    def members(self) -> list[Member]:
+        """How the endpoints stand now, for the generation controller.
+
+        One that is due for a try has a single slot until a call has come back well. While all are
+        out, the one that is due first has all of its own.
+        """
+        with self._lock:
+            now = self._clock()
+            due = [one for one in self._endpoints if not one.failures or now >= one.out_until]
+            first = None if due else min(self._endpoints, key=_out_until)
+            return [self._member(one, now, first) for one in self._endpoints]
+
+    def _member(self, endpoint: _Endpoint, now: float, first: _Endpoint | None) -> Member:
+        slots = endpoint.model.slots
+        if endpoint.failures and endpoint is not first:
+            slots = 1 if now >= endpoint.out_until else 0
+        return Member(
+            self.label(endpoint),
+            slots,
+            _capacity(endpoint.model) if self.keeps_contexts else None,
+            endpoint.lives,
+            max(0.0, endpoint.out_until - now) if not slots else None,
+        )
+
+    # -- for turns; not for callers ---------------------------------------------------------------
+
+    def label(self, endpoint: _Endpoint) -> str:
+        """What an endpoint is called in events and traces: its address, unless others have it."""
+        if not self._labels:
+            for one in self._endpoints:
+                address = str(one.model.fingerprint().get("endpoint") or one.place + 1)
+                taken = address in self._labels
+                self._labels[f"{address} #{one.place + 1}" if taken else address] = one
+        return next(name for name, one in self._labels.items() if one is endpoint)
+
+    def labelled(self, name: str) -> _Endpoint:
+        """The endpoint of that name."""
+        return self._labels[name]
+
+    def best_first(self) -> list[_Endpoint]:
+        """The endpoints that calls may go to now, the best first; if none, the one due first."""
+        with self._lock:
+            return self._best(self._clock())
+
+    async def wait(self, tokens: int, tries: int, within: float) -> tuple[_Endpoint, Turn | None]:
+        """Wait for the endpoint's own turn, at the best of those that have one in time."""
         problem: BackendError | None = None
-        for endpoint in self._ranked():
+        for endpoint in self.best_first():
             inner = None
             try:
                 if endpoint.paced is not None:
@@ -222,9 +358,13 @@ class Failover:
             except BackendError as error:
                 problem = problem or error
                 continue
-            return self._turn(endpoint, inner)
+            return endpoint, inner
         assert problem is not None  # noqa: S101 - there is an endpoint
         raise problem
+
+    def bind(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
+        """The call of this task has a permit for an endpoint."""
+        return self._turn(endpoint, inner, bound=True)
 
     def give_up(self, endpoint: _Endpoint) -> None:
         """A turn at this endpoint was not used."""
@@ -285,11 +425,6 @@ class Failover:
 
     # -- details --------------------------------------------------------------------------------
 
-    def _ranked(self) -> list[_Endpoint]:
-        """The endpoints that calls may go to now, the best first; if none, the one due first."""
-        with self._lock:
-            return self._best(self._clock())
-
     def _best(self, now: float) -> list[_Endpoint]:
         standings = [endpoint.standing(now) for endpoint in self._endpoints]
         told = scheduling_now() if self._holdings is not None else None
@@ -301,7 +436,12 @@ class Failover:
             )
         if order:
             return [self._endpoints[place] for place in order]
-        return [min(self._endpoints, key=lambda endpoint: endpoint.out_until)]
+        return [min(self._endpoints, key=_out_until)]
+
+    def _may_take(self, now: float) -> list[_Endpoint]:
+        """The endpoints that take calls now; if none does, the one due first."""
+        open_now = [endpoint for endpoint in self._endpoints if endpoint.open(now)]
+        return open_now or [min(self._endpoints, key=_out_until)]
 
     def _place(self, endpoint: _Endpoint) -> Held | None:
         """The call of this task is to go there; what is found there of its prompt, if known."""
@@ -313,24 +453,31 @@ class Failover:
         self._holdings.served(told.run, told.branch, endpoint.place)
         return found
 
-    def _turn(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
+    def _turn(self, endpoint: _Endpoint, inner: Turn | None, bound: bool = False) -> _Turn:
         with self._lock:
-            turn = _Turn(self, endpoint, inner, self._place(endpoint))
+            turn = _Turn(self, endpoint, inner, self._place(endpoint), bound)
         _TURN.set(turn)
         return turn
 
     def _begin(self) -> tuple[_Endpoint, int, bool]:
         """The endpoint for a call, its outages so far, and whether the call tries it.
 
-        A turn that was taken before says which, unless that endpoint has gone out meanwhile.
+        A turn that was taken before says which. If that endpoint has gone out meanwhile another
+        takes the call, but not if it has a permit: then it has to get another.
+
+        Raises:
+            BackendError: the endpoint that the permit is for has gone out; nothing was sent.
         """
         turn = _TURN.get()
         with self._lock:
             now = self._clock()
             chosen = turn.endpoint if turn is not None and turn.taken_by(self) else None
             found = turn.found if turn is not None else None
-            if chosen is not None and not chosen.open(now):
+            if chosen is not None and turn is not None and chosen not in self._may_take(now):
                 chosen.in_flight -= 1
+                if turn.bound:
+                    problem = "its endpoint went out before the call had left"
+                    raise BackendError(problem, sent=False, retryable=True, retry_after=0.0)
                 chosen = None
             if chosen is None:
                 chosen = self._best(now)[0]
@@ -367,8 +514,10 @@ class Failover:
             doublings = min(endpoint.failures - 1, _MOST_DOUBLINGS)
             seconds = min(self._longest, self._cooldown * 2**doublings)
             endpoint.out_until = now + self._jitter(0.0, seconds)
-            if error.status is None and self._holdings is not None:
-                self._holdings.lost(endpoint.place)  # it is gone, and its memory may be, too
+            if error.status is None:
+                endpoint.lives += 1  # it is gone, and its memory may be, too
+                if self._holdings is not None:
+                    self._holdings.lost(endpoint.place)
         if error.retry_after is not None:
             asked_for = min(error.retry_after, self._longest)
             endpoint.out_until = max(endpoint.out_until, now + asked_for)
@@ -378,6 +527,10 @@ class Failover:
         elif others and error.retry_after is not None:
             soonest = min(other.out_until for other in others) - now
             error.retry_after = max(0.0, min(error.retry_after, soonest))
+
+
+def _out_until(endpoint: _Endpoint) -> float:
+    return endpoint.out_until
 
 
 def _was_heard(error: BackendError | None) -> bool:
