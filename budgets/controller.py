@@ -269,7 +269,11 @@ class Controller:
             if branch is not None and branch.log is not None:
                 where = [endpoint] if endpoint else []
                 branch.log.append([event.kind, backend.name, event.at, event.tokens, *where])
-            details: JSONObject = {"backend": backend.name, **({"endpoint": endpoint} if endpoint else {}), "branch": name}
+            details: JSONObject = {
+                "backend": backend.name,
+                **({"endpoint": endpoint} if endpoint else {}),
+                "branch": name,
+            }
             told.append({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
         return told
 

@@ -195,7 +195,7 @@ class Seats:
         rate = 1.0 if exact else self._rates.get(model.name, _TOKENS_PER_BYTE)
         context = known + int((bound - known) * rate)
         prefix, shared = "", 0
-        if seat.prefix and _managed(model):
+        if seat.prefix and (_managed(model) or hasattr(model, "members")):
             prefix, shared = seat.prefix, self._prefixes.setdefault(seat.prefix, context)
         permit = self.controller.permit(
             model.name,

@@ -288,10 +288,11 @@ def _used(use: Utilisation) -> list[str]:
 
 def _used_of(name: str, one: BackendUse) -> list[str]:
     """The same of one backend, or of one of its endpoints."""
-    lines = [
+    slots = (
         f"slots     {name}: {count(one.permits, 'permit')}, busy {seconds(one.busy_seconds)} "
         f"({one.share:.1%} of {one.slots}), waited for {seconds(one.queued_seconds)}"
-    ]
+    )
+    lines = [slots]
     if one.leases:
         changes = ", ".join(f"{number} {what}" for what, number in one.leases.items())
         lines.append(

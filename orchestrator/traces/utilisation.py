@@ -41,7 +41,7 @@ class BackendUse:
         prompt_tokens, cached_tokens: as the backend reported them.
         known_tokens: had been computed before, so that a cache could have had them.
         recomputed_tokens: of those, not found; None where no call ever reported a hit.
-        endpoints: the same of each of several endpoints, by its name; ``share`` is of its own slots.
+        endpoints: the same of each of several, by its name; ``share`` is of its own slots.
     """
 
     permits: int = 0

@@ -18,7 +18,9 @@ def fleet(*slots: int, capacity: int | None = 20_000, **more: Any) -> Fleet[str]
     return Fleet[str](members(*slots, capacity=capacity), **more)
 
 
-def members(*slots: int, capacity: int | None = 20_000, lives: tuple[int, ...] = ()) -> list[Member]:
+def members(
+    *slots: int, capacity: int | None = 20_000, lives: tuple[int, ...] = ()
+) -> list[Member]:
     """Endpoints a, b, ... with so many slots; 0 is out."""
     return [
         Member("abcdef"[place], count, capacity, lives[place] if lives else 0)
@@ -97,9 +99,7 @@ def test_it_waits_no_longer_than_computing_anew_takes() -> None:
     one.take_events()
     assert granted(one, 3.1) == {"y": "a"}
     told = [(place, event.kind, event.branch) for place, event in one.take_events()]
-    assert sorted(told) == sorted(
-        [("b", "parked", "y"), ("a", "resumed", "y")]
-    )
+    assert sorted(told) == sorted([("b", "parked", "y"), ("a", "resumed", "y")])
 
 
 def test_who_waits_for_one_endpoint_keeps_nobody_from_another() -> None:

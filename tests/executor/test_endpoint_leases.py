@@ -79,6 +79,7 @@ class CachingServer:
 
     async def answer(self, messages: list[Any], writer: asyncio.StreamWriter) -> None:
         self.calls += 1
+        number = self.calls
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         if self.calls == self.dies_after:
@@ -100,15 +101,15 @@ class CachingServer:
                 "completion_tokens": 5,
                 "prompt_tokens_details": {"cached_tokens": cached},
             }
-            self.write(writer, self.message(len(calls)), usage)
+            self.write(writer, self.message(len(calls), number), usage)
         finally:
             self.in_flight -= 1
 
-    def message(self, turn: int) -> dict[str, Any]:
+    def message(self, turn: int, number: int) -> dict[str, Any]:
         if turn == TURNS:
             return {"role": "assistant", "content": "The answer is 42"}
-        page = {"name": "look", "arguments": json.dumps({"page": self.calls})}
-        call = {"id": f"{self.name}-{self.calls}", "type": "function", "function": page}
+        page = {"name": "look", "arguments": json.dumps({"page": number})}
+        call = {"id": f"{self.name}-{number}", "type": "function", "function": page}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
 
     def keep(self, text: str) -> None:
@@ -237,7 +238,8 @@ async def test_a_server_that_dies_takes_no_run_with_it(store: Store) -> None:
         if event.type == "effect_finished" and event.body["kind"] == "model"
     ]
     assert len({event.key for event in finished}) == len(finished) == 4 * (TURNS + 1)
-    assert run.spent["model_calls"] == a.calls + b.calls
+    # Each that was answered once; of the two under way when it died, those that had left for sure.
+    assert 4 * (TURNS + 1) <= run.spent["model_calls"] <= a.calls + b.calls
 
 
 async def test_where_it_may_go_is_where_it_has_a_turn(store: Store) -> None:
@@ -261,4 +263,5 @@ async def test_a_single_server_shows_how_much_it_keeps(
         run, shown = await solved(resolve_model("own/toy", backends={"own": profile}), store)
     assert run.status == "completed"
     assert ("capacity" in shown) is learns
+    assert shown.get("capacity", 0) < 13_000
     nothing_is_held(shown)
