@@ -70,8 +70,8 @@ class MemoryEstimate:
         """A reply to a call granted at ``granted`` found ``cached`` of ``expected`` tokens.
 
         ``used`` is what the memory is thought to hold now, taken for its size if nothing else is
-        known. The estimate never falls below ``least``, nor below a quarter of what was given, and no
-        miss makes it larger.
+        known. The estimate never falls below ``least``, nor below a quarter of what was given, and
+        no miss makes it larger.
         """
         if expected < _LEAST_CACHED:
             return
