@@ -12,15 +12,14 @@ import math
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import fields
-from typing import Literal, cast
+from typing import Literal
 
 from longthought.budgets.fleet import Member
 from longthought.errors import BackendError, InvalidInput
-from longthought.orchestrator.models.placement import Held, Holdings, Standing, ranked
+from longthought.orchestrator.models.endpoints import TURN, Endpoint, EndpointTurn, Placing
+from longthought.orchestrator.models.placement import Held, Holdings, ranked
 from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     Capabilities,
@@ -30,7 +29,6 @@ from longthought.types import (
     Model,
     ModelReply,
     ModelRequest,
-    Paced,
     Turn,
 )
 
@@ -38,155 +36,6 @@ __all__ = ["Failover"]
 
 _LONGEST = 60.0
 _MOST_DOUBLINGS = 16
-
-
-class _Endpoint:
-    """One endpoint and how it fares; ``outages`` counts how often it went out."""
-
-    __slots__ = (
-        "failures",
-        "in_flight",
-        "lives",
-        "model",
-        "out_until",
-        "outages",
-        "paced",
-        "place",
-        "placed",
-        "trying",
-    )
-
-    def __init__(self, model: Model, place: int) -> None:
-        self.model, self.place = model, place
-        self.placed: Counter[Held] = Counter()
-        """Calls that were sent there, by what it held of their prompts."""
-        self.paced = cast("Paced", model) if hasattr(model, "try_turn") else None
-        self.in_flight = 0
-        """Calls under way, and those that have a turn for it."""
-        self.failures = 0
-        """Failed in a row; 0 while it is well."""
-        self.out_until = 0.0
-        self.outages = 0
-        self.lives = 0
-        """How often it has gone, with what it held."""
-        self.trying = False
-        """Whether a call is finding out if it is well again."""
-
-    def standing(self, now: float) -> Standing:
-        return Standing(self.open(now), self.in_flight, self.model.slots)
-
-    def open(self, now: float) -> bool:
-        """Whether calls may go there: it is well, or due for a try that nobody makes yet."""
-        return not self.failures or (now >= self.out_until and not self.trying)
-
-
-class _Turn:
-    """The right to one call at one endpoint; ``inner`` is the endpoint's own.
-
-    ``bound``: the call has a permit for this endpoint and goes there or nowhere.
-    """
-
-    __slots__ = ("_failover", "bound", "endpoint", "found", "held", "inner")
-
-    def __init__(
-        self,
-        failover: Failover,
-        endpoint: _Endpoint,
-        inner: Turn | None,
-        found: Held | None,
-        bound: bool,
-    ) -> None:
-        self._failover, self.endpoint, self.inner = failover, endpoint, inner
-        self.found, self.bound = found, bound
-        self.held = True
-
-    def taken_by(self, failover: Failover) -> bool:
-        """Whether the call of this turn begins there now; true once."""
-        begins = self.held and self._failover is failover
-        self.held = self.held and not begins
-        return begins
-
-    def end(self) -> None:
-        """The call is over, or will not be made."""
-        if self.held:
-            self.held = False
-            self._failover.give_up(self.endpoint)
-        if self.inner is not None:
-            self.inner.end()
-
-
-class _Turns:
-    """A turn at every endpoint that has one, until a permit says which of them it is for."""
-
-    __slots__ = ("_ask", "_failover", "_inner", "_turn")
-
-    def __init__(
-        self, failover: Failover, inner: dict[_Endpoint, Turn | None], ask: tuple[int, int]
-    ) -> None:
-        self._failover, self._inner, self._ask = failover, inner, ask
-        self._turn: _Turn | None = None
-
-    @property
-    def places(self) -> frozenset[str]:
-        """The names of those endpoints."""
-        return frozenset(self._failover.label(endpoint) for endpoint in self._inner)
-
-    def go(self, place: str) -> bool:
-        """The call goes to that endpoint; the turns at all others are given back.
-
-        False if it has no turn there, and none can be had at once.
-        """
-        endpoint = self._failover.labelled(place)
-        inner = self._inner.pop(endpoint, None)
-        self.end()
-        if inner is None and endpoint.paced is not None:
-            tokens, tries = self._ask
-            inner = endpoint.paced.try_turn(tokens, tries=tries)
-            if inner is None:
-                return False
-        if inner is not None and hasattr(inner, "use"):
-            inner.use()  # of several turns of one task, this is the one that its call has
-        self._turn = self._failover.bind(endpoint, inner)
-        return True
-
-    def end(self) -> None:
-        """The call is over, or will not be made."""
-        for inner in self._inner.values():
-            if inner is not None:
-                inner.end()
-        self._inner.clear()
-        if self._turn is not None:
-            self._turn.end()
-
-
-class _Placing:
-    """Turns for calls whose endpoint a permit decides; see :class:`Failover`."""
-
-    __slots__ = ("_failover",)
-
-    def __init__(self, failover: Failover) -> None:
-        self._failover = failover
-
-    def try_turn(self, tokens: int, *, tries: int = 0) -> _Turns | None:
-        """A turn at each endpoint that a call may leave for at once, None if there is none."""
-        inner: dict[_Endpoint, Turn | None] = {}
-        for endpoint in self._failover.best_first():
-            one = None
-            if endpoint.paced is not None:
-                one = endpoint.paced.try_turn(tokens, tries=tries)
-                if one is None:
-                    continue
-            inner[endpoint] = one
-        return _Turns(self._failover, inner, (tokens, tries)) if inner else None
-
-    async def turn(self, tokens: int, *, tries: int = 0, within: float = math.inf) -> _Turns:
-        """Wait for a turn at one endpoint; see :meth:`Failover.turn`."""
-        endpoint, inner = await self._failover.wait(tokens, tries, within)
-        return _Turns(self._failover, {endpoint: inner}, (tokens, tries))
-
-
-_TURN: ContextVar[_Turn | None] = ContextVar("longthought_failover_turn", default=None)
-"""The turn that was taken for the call under way in this task."""
 
 
 class Failover:
@@ -243,15 +92,15 @@ class Failover:
         """Whether a branch goes back to the endpoint that served it."""
         self.context_capacity = _sum_known(sizes) if kept else None
         self.prefix_cache = kept and all(getattr(one, "prefix_cache", False) for one in models)
-        self.placing = _Placing(self)
-        self._labels: dict[str, _Endpoint] = {}
+        self.placing = Placing(self)
+        self._labels: dict[str, Endpoint] = {}
         several = placement == "prefix" and len(models) > 1
         self._holdings = Holdings(len(models)) if several else None
         self.takes_scheduling = several or any(
             getattr(model, "takes_scheduling", False) for model in models
         )
         self.capabilities = _common([model.capabilities for model in models])
-        self._endpoints = [_Endpoint(model, place) for place, model in enumerate(models)]
+        self._endpoints = [Endpoint(model, place) for place, model in enumerate(models)]
         self._cooldown, self._longest = cooldown, longest
         self._clock, self._jitter = clock, jitter
         self._lock = threading.Lock()
@@ -315,7 +164,7 @@ class Failover:
             first = None if due else min(self._endpoints, key=_out_until)
             return [self._member(one, now, first) for one in self._endpoints]
 
-    def _member(self, endpoint: _Endpoint, now: float, first: _Endpoint | None) -> Member:
+    def _member(self, endpoint: Endpoint, now: float, first: Endpoint | None) -> Member:
         slots = endpoint.model.slots
         if endpoint.failures and endpoint is not first:
             slots = 1 if now >= endpoint.out_until else 0
@@ -329,7 +178,7 @@ class Failover:
 
     # -- for turns; not for callers ---------------------------------------------------------------
 
-    def label(self, endpoint: _Endpoint) -> str:
+    def label(self, endpoint: Endpoint) -> str:
         """What an endpoint is called in events and traces: its address, unless others have it."""
         if not self._labels:
             for one in self._endpoints:
@@ -338,16 +187,16 @@ class Failover:
                 self._labels[f"{address} #{one.place + 1}" if taken else address] = one
         return next(name for name, one in self._labels.items() if one is endpoint)
 
-    def labelled(self, name: str) -> _Endpoint:
+    def labelled(self, name: str) -> Endpoint:
         """The endpoint of that name."""
         return self._labels[name]
 
-    def best_first(self) -> list[_Endpoint]:
+    def best_first(self) -> list[Endpoint]:
         """The endpoints that calls may go to now, the best first; if none, the one due first."""
         with self._lock:
             return self._best(self._clock())
 
-    async def wait(self, tokens: int, tries: int, within: float) -> tuple[_Endpoint, Turn | None]:
+    async def wait(self, tokens: int, tries: int, within: float) -> tuple[Endpoint, Turn | None]:
         """Wait for the endpoint's own turn, at the best of those that have one in time."""
         problem: BackendError | None = None
         for endpoint in self.best_first():
@@ -362,11 +211,11 @@ class Failover:
         assert problem is not None  # noqa: S101 - there is an endpoint
         raise problem
 
-    def bind(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
+    def bind(self, endpoint: Endpoint, inner: Turn | None) -> EndpointTurn:
         """The call of this task has a permit for an endpoint."""
         return self._turn(endpoint, inner, bound=True)
 
-    def give_up(self, endpoint: _Endpoint) -> None:
+    def give_up(self, endpoint: Endpoint) -> None:
         """A turn at this endpoint was not used."""
         with self._lock:
             endpoint.in_flight -= 1
@@ -425,7 +274,7 @@ class Failover:
 
     # -- details --------------------------------------------------------------------------------
 
-    def _best(self, now: float) -> list[_Endpoint]:
+    def _best(self, now: float) -> list[Endpoint]:
         standings = [endpoint.standing(now) for endpoint in self._endpoints]
         told = scheduling_now() if self._holdings is not None else None
         if told is None or self._holdings is None:
@@ -438,12 +287,12 @@ class Failover:
             return [self._endpoints[place] for place in order]
         return [min(self._endpoints, key=_out_until)]
 
-    def _may_take(self, now: float) -> list[_Endpoint]:
+    def _may_take(self, now: float) -> list[Endpoint]:
         """The endpoints that take calls now; if none does, the one due first."""
         open_now = [endpoint for endpoint in self._endpoints if endpoint.open(now)]
         return open_now or [min(self._endpoints, key=_out_until)]
 
-    def _place(self, endpoint: _Endpoint) -> Held | None:
+    def _place(self, endpoint: Endpoint) -> Held | None:
         """The call of this task is to go there; what is found there of its prompt, if known."""
         endpoint.in_flight += 1
         told = scheduling_now() if self._holdings is not None else None
@@ -453,13 +302,13 @@ class Failover:
         self._holdings.served(told.run, told.branch, endpoint.place)
         return found
 
-    def _turn(self, endpoint: _Endpoint, inner: Turn | None, bound: bool = False) -> _Turn:
+    def _turn(self, endpoint: Endpoint, inner: Turn | None, bound: bool = False) -> EndpointTurn:
         with self._lock:
-            turn = _Turn(self, endpoint, inner, self._place(endpoint), bound)
-        _TURN.set(turn)
+            turn = EndpointTurn(self, endpoint, inner, self._place(endpoint), bound)
+        TURN.set(turn)
         return turn
 
-    def _begin(self) -> tuple[_Endpoint, int, bool]:
+    def _begin(self) -> tuple[Endpoint, int, bool]:
         """The endpoint for a call, its outages so far, and whether the call tries it.
 
         A turn that was taken before says which. If that endpoint has gone out meanwhile another
@@ -468,7 +317,7 @@ class Failover:
         Raises:
             BackendError: the endpoint that the permit is for has gone out; nothing was sent.
         """
-        turn = _TURN.get()
+        turn = TURN.get()
         with self._lock:
             now = self._clock()
             chosen = turn.endpoint if turn is not None and turn.taken_by(self) else None
@@ -490,7 +339,7 @@ class Failover:
 
     def _leave(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         outage: int,
         trial: bool,
         error: BackendError | None,
@@ -506,7 +355,7 @@ class Failover:
                 # What began before the outage, and ended well, says nothing about now.
                 endpoint.failures, endpoint.out_until = 0, 0.0
 
-    def _failed(self, endpoint: _Endpoint, outage: int, error: BackendError) -> None:
+    def _failed(self, endpoint: Endpoint, outage: int, error: BackendError) -> None:
         now = self._clock()
         if outage == endpoint.outages:  # of the calls in flight at once, one makes the outage
             endpoint.outages += 1
@@ -529,7 +378,7 @@ class Failover:
             error.retry_after = max(0.0, min(error.retry_after, soonest))
 
 
-def _out_until(endpoint: _Endpoint) -> float:
+def _out_until(endpoint: Endpoint) -> float:
     return endpoint.out_until
 
 
