@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from longthought.budgets.branch import Branch
 from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.lease_book import check_slots
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
@@ -100,12 +101,14 @@ class Controller:
         Raises:
             InvalidInput: ``slots`` or ``capacity`` is not a whole number from 1.
         """
+        member = Member("", check_slots(slots), capacity)
         known = self._backends.get(name)
         if known is None:
             rate = 8000.0 if prefill_rate is None else prefill_rate
-            known = self._backends[name] = Backend(name, self._fleet(prefill_rate=rate))
+            known = Backend(name, self._fleet(prefill_rate=rate))
         known.members = None
-        known.scheduler.update([Member("", slots, capacity)], self.now())
+        known.scheduler.update([member], self.now())
+        self._backends[name] = known
         self.pump(known)
 
     def endpoints(self, name: str, members: Members, *, keeps: bool = True) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from longthought.errors import InvalidInput
 
-__all__ = ["Lease", "LeaseBook", "LeaseEvent", "check_tokens"]
+__all__ = ["Lease", "LeaseBook", "LeaseEvent", "check_slots", "check_tokens"]
 
 GROWTH = 256
 """Tokens that a context is expected to grow by at least in its next call."""
@@ -166,6 +166,17 @@ class LeaseBook:
 
     def _actual(self, lease: Lease) -> int:
         return lease.context + GROWTH - lease.prefix_tokens
+
+
+def check_slots(slots: int) -> int:
+    """A number of slots that a caller gave.
+
+    Raises:
+        InvalidInput: it is no whole number from 1.
+    """
+    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+        raise InvalidInput("slots", f"{slots!r} is no number of slots", "use an int from 1")
+    return slots
 
 
 def check_tokens(field: str, tokens: int) -> int:

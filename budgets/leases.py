@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
-from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
+from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_slots, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
@@ -91,9 +91,7 @@ class LeaseScheduler(Generic[Ticket]):
 
     @slots.setter
     def slots(self, slots: int) -> None:
-        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-            raise InvalidInput("slots", f"{slots!r} is no number of slots", "use an int from 1")
-        self._slots = slots
+        self._slots = check_slots(slots)
 
     @property
     def capacity(self) -> int | None:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longthought.budgets import Controller
 from longthought.budgets.fleet import Fleet, Member
 from longthought.budgets.leases import LeaseScheduler
+from longthought.errors import InvalidInput
 from tests.budgets import test_lease_lives
 
 
@@ -197,6 +199,15 @@ def test_it_looks_again_when_one_comes_back() -> None:
     one.update([Member("a", 0, 20_000, back_in=7.0)], 10.0)
     ask(one, "x", now=10.0)
     assert (granted(one, 10.0), one.next_look(10.0)) == ({}, 17.0)
+
+
+@pytest.mark.parametrize("slots", [0, -1, True])
+def test_a_backend_of_one_endpoint_is_never_out(slots: Any) -> None:
+    controller = Controller()
+    with pytest.raises(InvalidInput, match="slots"):
+        controller.backend("m", slots)
+    with pytest.raises(InvalidInput, match="backend"):
+        controller.in_use("m")
 
 
 # -- a fleet of one -----------------------------------------------------------------------------
