@@ -167,13 +167,15 @@ class Failover:
     def _member(self, endpoint: Endpoint, now: float, first: Endpoint | None) -> Member:
         slots = endpoint.model.slots
         if endpoint.failures and endpoint is not first:
-            slots = 1 if now >= endpoint.out_until else 0
+            slots = 1 if endpoint.open(now) else 0
+        # The try may be another controller's, and nobody tells this one when it is over.
+        wait = max(endpoint.out_until - now, self._cooldown if endpoint.trying else 0.0)
         return Member(
             self.label(endpoint),
             slots,
             _capacity(endpoint.model) if self.keeps_contexts else None,
             endpoint.lives,
-            max(0.0, endpoint.out_until - now) if not slots else None,
+            None if slots else wait,
         )
 
     # -- for turns; not for callers ---------------------------------------------------------------
