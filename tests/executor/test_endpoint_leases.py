@@ -202,7 +202,8 @@ async def test_each_endpoint_has_its_leases_so_that_less_is_computed_anew(store:
         names = {a.url, b.url}
     assert run.status == "completed"
     assert run.support["samples"] == 4
-    assert not set(a.branches) & set(b.branches)  # each branch stays with its endpoint
+    # Each branch stays with its endpoint, but for one of three that began where two have room.
+    assert len(set(a.branches) & set(b.branches)) <= 1
     assert max(a.most, b.most) <= 4
     assert a.calls
     assert b.calls
