@@ -21,6 +21,8 @@ from longthought.types import JSON, JSONObject, Usage
 __all__ = ["BackendUse", "Utilisation", "utilisation"]
 
 Pairs: TypeAlias = list[Sequence[float]]
+Place: TypeAlias = tuple[str, str]
+"""A backend, and which of its endpoints, empty where there is but one."""
 
 _HELD = ("taken", "resumed")
 """What begins a lease; everything else ends one."""
@@ -39,6 +41,7 @@ class BackendUse:
         prompt_tokens, cached_tokens: as the backend reported them.
         known_tokens: had been computed before, so that a cache could have had them.
         recomputed_tokens: of those, not found; None where no call ever reported a hit.
+        endpoints: the same of each of several, by its name; ``share`` is of its own slots.
     """
 
     permits: int = 0
@@ -53,9 +56,15 @@ class BackendUse:
     cached_tokens: int = 0
     known_tokens: int = 0
     recomputed_tokens: int | None = None
+    endpoints: dict[str, BackendUse] = field(default_factory=dict)
+
+    def at(self, endpoint: str) -> BackendUse:
+        """What an endpoint of it was used for."""
+        return self.endpoints.setdefault(endpoint, BackendUse())
 
     def to_json(self) -> JSONObject:
         """All figures."""
+        several = {name: use.to_json() for name, use in self.endpoints.items()}
         return {
             "permits": self.permits,
             "slots": self.slots,
@@ -69,6 +78,7 @@ class BackendUse:
             "cached_tokens": self.cached_tokens,
             "known_tokens": self.known_tokens,
             "recomputed_tokens": self.recomputed_tokens,
+            **({"endpoints": several} if several else {}),
         }
 
 
@@ -113,9 +123,9 @@ class _Line:
     generated: Pairs = field(default_factory=list)
     """By the wall clock, as is ``tools``."""
     tools: Pairs = field(default_factory=list)
-    leases: dict[str, Pairs] = field(default_factory=lambda: defaultdict(list))
-    held: dict[str, float] = field(default_factory=dict)
-    """Backends that it has a lease of, and since when."""
+    leases: dict[Place, Pairs] = field(default_factory=lambda: defaultdict(list))
+    held: dict[Place, float] = field(default_factory=dict)
+    """Backends, and endpoints of them, that it has a lease of, and since when."""
 
 
 def utilisation(recording: Recording) -> Utilisation:
@@ -140,8 +150,8 @@ class _Reader:
         self.lines: dict[str, _Line] = defaultdict(_Line)
         self.latest = 0.0
         self.begun = self.ended = 0.0
-        self.weighted: dict[str, float] = defaultdict(float)
-        """Slot seconds of each backend as parts of all its slots."""
+        self.weighted: dict[Place, float] = defaultdict(float)
+        """Slot seconds of each backend, and of each endpoint, as parts of all its slots."""
         self.wall = 0.0
 
     def take(self, event: Event) -> None:
@@ -185,43 +195,68 @@ class _Reader:
         body = event.body
         name = self._payload(body["request"], "model") or "unknown"
         use = self.found.backends.setdefault(name, BackendUse())
-        for asked, granted, released, slots in body.get("permits", ()):
-            use.permits += 1
-            use.slots = slots
-            use.busy_seconds += released - granted
-            use.queued_seconds += granted - asked
-            self.weighted[name] += (released - granted) / slots
+        endpoint = ""
+        for asked, granted, released, slots, *where in body.get("permits", ()):
+            self._permit((name, ""), use, asked, granted, released, slots)
+            if where:
+                endpoint = where[0]
+                place = name, endpoint
+                self._permit(place, use.at(endpoint), asked, granted, released, where[1])
             line.permits.append((granted, released))
             self._seen(released)
         usage = Usage.from_json(self._payload(body["result"], "usage"))
         known = min(body.get("known", 0), usage.prompt_tokens)
-        use.prompt_tokens += usage.prompt_tokens
-        use.cached_tokens += usage.cached_tokens
-        use.known_tokens += known
         lost = max(0, known - usage.cached_tokens)
-        use.recomputed_tokens = (use.recomputed_tokens or 0) + lost
+        for one in (use, use.at(endpoint)) if endpoint else (use,):  # the last try brought it
+            one.prompt_tokens += usage.prompt_tokens
+            one.cached_tokens += usage.cached_tokens
+            one.known_tokens += known
+            one.recomputed_tokens = (one.recomputed_tokens or 0) + lost
+
+    def _permit(
+        self,
+        place: Place,
+        use: BackendUse,
+        asked: float,
+        granted: float,
+        released: float,
+        slots: int,
+    ) -> None:
+        use.permits += 1
+        use.slots = slots
+        use.busy_seconds += released - granted
+        use.queued_seconds += granted - asked
+        self.weighted[place] += (released - granted) / slots
 
     def _leases(self, line: _Line, changes: Iterable[Sequence[JSON]]) -> None:
-        for what, backend, at, _ in changes:
-            self.found.backends.setdefault(backend, BackendUse()).leases[what] += 1
+        for what, backend, at, _, *where in changes:
+            place = backend, where[0] if where else ""
+            for use in self._uses(place):
+                use.leases[what] += 1
             self._seen(at)
-            since = line.held.pop(backend, None)
+            since = line.held.pop(place, None)
             if since is not None:
-                line.leases[backend].append((since, at))
+                line.leases[place].append((since, at))
             if what in _HELD:
-                line.held[backend] = at
+                line.held[place] = at
+
+    def _uses(self, place: Place) -> list[BackendUse]:
+        """What a figure of an endpoint counts for: its backend and itself."""
+        backend, endpoint = place
+        use = self.found.backends.setdefault(backend, BackendUse())
+        return [use, use.at(endpoint)] if endpoint else [use]
 
     def end_attempt(self) -> None:
         """Add up what the lines of one attempt did; its clock ends with it."""
         for line in self.lines.values():
-            for backend, since in line.held.items():
-                line.leases[backend].append((since, self.latest))
+            for place, since in line.held.items():
+                line.leases[place].append((since, self.latest))
             self.found.permit_seconds_during_tools += _both(line.permits, line.ran)
             self.found.tool_seconds_in_generation += _both(line.generated, line.tools)
-            for backend, held in line.leases.items():
-                use = self.found.backends[backend]
-                use.lease_seconds += union_seconds(held)
-                use.acting_seconds += _both(held, line.ran)
+            for place, held in line.leases.items():
+                for use in self._uses(place):
+                    use.lease_seconds += union_seconds(held)
+                    use.acting_seconds += _both(held, line.ran)
         self.lines.clear()
         self.wall += max(0.0, self.ended - self.begun) if self.begun else 0.0
         self.latest = self.begun = 0.0
@@ -231,10 +266,11 @@ class _Reader:
         for attempt in Recorded.of(self.recording).intervals:
             for kind, pairs in attempt.items():
                 found.seconds[kind] = found.seconds.get(kind, 0.0) + union_seconds(pairs)
-        for name, use in found.backends.items():
-            use.share = self.weighted[name] / self.wall if self.wall else 0.0
-            if not use.cached_tokens:
-                use.recomputed_tokens = None  # it may not report what it finds
+        for name, whole in found.backends.items():
+            for endpoint, use in [("", whole), *whole.endpoints.items()]:
+                use.share = self.weighted[name, endpoint] / self.wall if self.wall else 0.0
+                if not use.cached_tokens:
+                    use.recomputed_tokens = None  # it may not report what it finds
         return found
 
     def _seen(self, at: float) -> None:
