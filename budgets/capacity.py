@@ -70,7 +70,8 @@ class MemoryEstimate:
         """A reply to a call granted at ``granted`` found ``cached`` of ``expected`` tokens.
 
         ``used`` is what the memory is thought to hold now, taken for its size if nothing else is
-        known. The estimate never falls below ``least``, nor below a quarter of what was given.
+        known. The estimate never falls below ``least``, nor below a quarter of what was given, and
+        no miss makes it larger.
         """
         if expected < _LEAST_CACHED:
             return
@@ -82,5 +83,5 @@ class MemoryEstimate:
             self._shrunk = now
             believed = used if self.capacity is None else self.capacity
             floor = max(1, least, 0 if self._given is None else self._given // 4)
-            smaller = max(floor, int(believed * 0.75))
+            smaller = max(min(floor, believed), int(believed * 0.75))
             self.capacity = smaller if self._given is None else min(smaller, self._given)

@@ -13,6 +13,10 @@ from collections.abc import Hashable, Iterator, Sequence
 __all__ = ["ContextCache"]
 
 
+_MOST = 8192
+"""Idle contexts that are remembered, where memory is thought to be boundless."""
+
+
 class ContextCache:
     """A mirror of a least-recently-used cache, in tokens.
 
@@ -59,6 +63,16 @@ class ContextCache:
         self._evict()
         return min(found, tokens)
 
+    def found(self, pieces: Sequence[tuple[Hashable, int]]) -> int:
+        """How much is there of a context with these pieces, up to the first gap."""
+        found = 0
+        for key, tokens in pieces:
+            there = self.resident(key)
+            if there < tokens:
+                return found + there
+            found += tokens
+        return found
+
     def use_all(self, pieces: Sequence[tuple[Hashable, int]]) -> int:
         """A request begins whose context has these pieces, in order; returns what is there of it.
 
@@ -88,11 +102,18 @@ class ContextCache:
         """Forget an idle context."""
         self._idle_tokens -= self._idle.pop(key, 0)
 
+    def clear(self) -> None:
+        """Forget all idle contexts."""
+        self._idle.clear()
+        self._idle_tokens = 0
+
     def oldest(self) -> Iterator[tuple[Hashable, int]]:
         """Idle contexts with their tokens, the one that goes first first."""
         return iter(self._idle.items())
 
     def _evict(self) -> None:
+        while len(self._idle) > _MOST:
+            self._idle_tokens -= self._idle.popitem(last=False)[1]
         excess = -self.free
         while excess > 0 and self._idle:
             key, tokens = next(iter(self._idle.items()))

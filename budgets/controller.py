@@ -1,6 +1,7 @@
 """The generation controller: slots of every backend, held only while tokens flow.
 
-The asyncio shell around :class:`~longthought.budgets.leases.LeaseScheduler`. Where the context
+The asyncio shell around :class:`~longthought.budgets.fleet.Fleet`: the endpoints of a backend, one
+as a rule. Where the context
 memory of a backend is known, a lease on it stands beside the permits: taken with the first one,
 kept over short tool waits, given up over long ones when somebody needs the room.
 """
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any, TypeAlias
 
 from longthought.budgets.branch import Branch
-from longthought.budgets.lease_book import GROWTH, Starts, check_growth
+from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.lease_book import GROWTH, Starts, check_growth, check_slots
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
@@ -24,34 +26,40 @@ __all__ = ["Backend", "Branch", "Controller", "Permit"]
 
 OnEvent: TypeAlias = Callable[[JSONObject], None]
 OnLease: TypeAlias = Callable[[str, LeaseChange], None]
+Members: TypeAlias = Callable[[], Sequence[Member]]
 
 
 class Backend:
     """What the controller knows of one backend; for permits, not for callers.
 
-    ``reports`` is whether it has ever said that it found a part of a prompt in its cache,
-    ``on_lease`` what is told of its leases, None where nobody cares.
+    ``on_lease`` is what is told of its leases, None where nobody cares, ``members`` says how its
+    endpoints stand now, None where there is one that is always there.
     """
 
-    __slots__ = ("name", "on_lease", "reports", "scheduler", "timer")
+    __slots__ = ("members", "name", "on_lease", "scheduler", "timer")
 
     def __init__(
-        self, name: str, scheduler: LeaseScheduler[Permit], on_lease: OnLease | None
+        self, name: str, scheduler: Fleet[Permit], on_lease: OnLease | None = None
     ) -> None:
         self.name, self.scheduler, self.on_lease = name, scheduler, on_lease
-        self.reports = False
+        self.members: Members | None = None
         self.timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
-    def memory(self) -> JSONObject:
-        """The leases as JSON; nothing while the size of the memory is unknown."""
-        scheduler = self.scheduler
-        if scheduler.capacity is None:
-            return {}
-        return {
-            "capacity": scheduler.capacity,
-            "leases": scheduler.leases,
-            "charged": int(scheduler.charged),
-        }
+    def look(self, now: float) -> None:
+        """See how the endpoints stand."""
+        if self.members is not None:
+            self.scheduler.update(self.members(), now)
+
+    def view(self) -> JSONObject:
+        """Slots and leases as JSON, those of each endpoint, too, where there are several."""
+        shown: JSONObject = _shown(self.scheduler)
+        if self.members is not None:
+            each = self.scheduler.endpoints.items()
+            shown["endpoints"] = {
+                name: {key: value for key, value in _shown(one).items() if key != "waiting"}
+                for name, one in each
+            }
+        return shown
 
 
 class Controller:
@@ -103,29 +111,45 @@ class Controller:
             InvalidInput: ``slots``, ``capacity`` or ``growth`` is not a whole number from 1, or
                 ``growth`` is more than ``capacity``, or another one than before.
         """
+        member = Member("", check_slots(slots), capacity)
         known = self._backends.get(name)
         if growth is not None:
             check_growth(growth, capacity)
         if known is None:
-            scheduler = LeaseScheduler[Permit](
-                slots,
-                capacity=capacity,
-                growth=GROWTH if growth is None else growth,
-                prefill_rate=8000.0 if prefill_rate is None else prefill_rate,
-                tool_times=self.tool_times,
-                max_passes=self._max_passes,
-                max_wait=self._max_wait,
-            )
-            self._backends[name] = Backend(name, scheduler, on_lease)
-        else:
-            if growth not in (None, known.scheduler.growth):
-                problem = f"{name} has leases that are charged {known.scheduler.growth} for it"
-                raise InvalidInput("growth", problem, "say it when the backend is made known")
-            known.scheduler.slots = slots
-            # what was learned since stands, unless something else is said now
-            if capacity not in (None, known.scheduler.given_capacity):
-                known.scheduler.capacity = capacity
-            self.pump(known)
+            rate = 8000.0 if prefill_rate is None else prefill_rate
+            fleet = self._fleet(growth=GROWTH if growth is None else growth, prefill_rate=rate)
+            known = Backend(name, fleet, on_lease)
+        elif growth not in (None, known.scheduler.growth):
+            problem = f"{name} has leases that are charged {known.scheduler.growth} for it"
+            raise InvalidInput("growth", problem, "say it when the backend is made known")
+        known.members = None
+        known.scheduler.update([member], self.now())
+        self._backends[name] = known
+        self.pump(known)
+
+    def endpoints(self, name: str, members: Members, *, keeps: bool = True) -> None:
+        """Make a backend known that has several endpoints, or change who says how they stand.
+
+        ``members`` is asked whenever a slot may be given: endpoints may come, go, be out for a
+        while, and have more slots or memory than before. Each has its own permits and leases.
+        ``keeps``: see :class:`Fleet`.
+
+        Raises:
+            InvalidInput: a number of slots or a capacity is not a whole number.
+        """
+        known = self._backends.get(name)
+        if known is None:
+            known = self._backends[name] = Backend(name, self._fleet(keeps=keeps))
+        known.members = members
+        self.pump(known)
+
+    def _fleet(self, **options: Any) -> Fleet[Permit]:
+        return Fleet[Permit](
+            tool_times=self.tool_times,
+            max_passes=self._max_passes,
+            max_wait=self._max_wait,
+            **options,
+        )
 
     def knows(self, name: str, capacity: int | None = None) -> bool:
         """Whether a backend is known, and by that capacity if one is given."""
@@ -165,20 +189,31 @@ class Controller:
         prefix_tokens: int = 0,
         deadline: float | None = None,
         before: Starts = (),
+        only: Collection[str] | None = None,
     ) -> Permit:
         """A permit to be entered: ``async with controller.permit("openai", branch): ...``.
 
         ``context`` is the length of the prompt in tokens, of which the first ``prefix_tokens`` are
         shared by all branches that name the same ``prefix``; it begins with the shorter starts
         ``before``, which others may share without it. ``deadline`` is a time on the clock of the
-        controller.
+        controller. ``only`` are the endpoints that it may be for, None for all.
 
         Raises:
             InvalidInput: the backend is not known.
         """
         known = self._known(backend)
         branch = self.branch(branch) if isinstance(branch, str) else branch
-        return Permit(self, known, branch, context, prefix, prefix_tokens, deadline, before)
+        return Permit(
+            self,
+            known,
+            branch,
+            context,
+            prefix,
+            prefix_tokens,
+            deadline,
+            before=before,
+            only=only,
+        )
 
     def in_use(self, backend: str) -> int:
         """Slots of a backend that are held now."""
@@ -190,21 +225,14 @@ class Controller:
 
     def would_wait(self, backend: str) -> bool:
         """Whether a call dispatched now would have to wait for a slot."""
-        scheduler = self._known(backend).scheduler
-        return scheduler.waiting > 0 or scheduler.in_use >= scheduler.slots
+        known = self._known(backend)
+        known.look(self.now())
+        return known.scheduler.waiting > 0 or known.scheduler.full
 
     def view(self) -> JSONObject:
         """Slots and branches as JSON, as they stand now."""
         return {
-            "backends": {
-                name: {
-                    "slots": backend.scheduler.slots,
-                    "in_use": backend.scheduler.in_use,
-                    "waiting": backend.scheduler.waiting,
-                    **backend.memory(),
-                }
-                for name, backend in self._backends.items()
-            },
+            "backends": {name: backend.view() for name, backend in self._backends.items()},
             "branches": {name: branch.state.value for name, branch in self._branches.items()},
         }
 
@@ -259,6 +287,7 @@ class Controller:
 
         ``ended`` is the branch that is no longer known and whose lease may have ended just now.
         """
+        backend.look(self.now())
         while (permit := backend.scheduler.grant(self.now())) is not None:
             future = permit.future
             if future is None or future.cancelled() or future.get_loop().is_closed():
@@ -267,14 +296,19 @@ class Controller:
                 future.set_result(None)
         self._look_again(backend)
         told: list[JSONObject] = []
-        for event in backend.scheduler.take_events():
+        for endpoint, event in backend.scheduler.take_events():
             name = str(event.branch)
             branch = ended if ended is not None and ended.id == name else self._branches.get(name)
             if branch is not None and branch.log is not None:
-                branch.log.append([event.kind, backend.name, event.at, event.tokens])
+                where = [endpoint] if endpoint else []
+                branch.log.append([event.kind, backend.name, event.at, event.tokens, *where])
             if backend.on_lease is not None:
                 backend.on_lease(name, event.kind)
-            details: JSONObject = {"backend": backend.name, "branch": name}
+            details: JSONObject = {
+                "backend": backend.name,
+                **({"endpoint": endpoint} if endpoint else {}),
+                "branch": name,
+            }
             told.append({"event": f"lease_{event.kind}", **details, "tokens": event.tokens})
         return told
 
@@ -312,3 +346,16 @@ class Controller:
             raise InvalidInput(
                 "backend", f"no backend called {name!r}", "make it known with backend(name, slots)"
             ) from None
+
+
+def _shown(scheduler: Fleet[Permit] | LeaseScheduler[Permit]) -> JSONObject:
+    """Slots and, where the size of the memory is known, leases."""
+    shown: JSONObject = {
+        "slots": scheduler.slots,
+        "in_use": scheduler.in_use,
+        "waiting": scheduler.waiting,
+    }
+    if scheduler.capacity is not None:
+        shown["capacity"] = scheduler.capacity
+        shown |= {"leases": scheduler.leases, "charged": int(scheduler.charged)}
+    return shown

@@ -22,6 +22,7 @@ __all__ = [
     "Starts",
     "added",
     "check_growth",
+    "check_slots",
     "check_tokens",
 ]
 
@@ -201,6 +202,17 @@ def added(before: Starts, prefix: Hashable, prefix_tokens: int) -> Iterator[tupl
         if tokens > done:
             yield start, tokens - done
             done = tokens
+
+
+def check_slots(slots: int) -> int:
+    """A number of slots that a caller gave.
+
+    Raises:
+        InvalidInput: it is no whole number from 1.
+    """
+    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+        raise InvalidInput("slots", f"{slots!r} is no number of slots", "use an int from 1")
+    return slots
 
 
 def check_tokens(field: str, tokens: int) -> int:

@@ -11,7 +11,7 @@ from longthought.budgets.fairness import FairShares
 from longthought.budgets.lease_book import Starts, added
 from longthought.errors import InvalidInput
 
-__all__ = ["EVERYBODY", "Entry", "LeaseQueue"]
+__all__ = ["EVERYBODY", "Entry", "LeaseQueue", "Look"]
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 
@@ -36,6 +36,7 @@ class Entry(Generic[Ticket]):
         before: the shorter starts that this one begins with.
         leased: whether the branch had a lease when it came, and has it still.
         expected: tokens that the cache should have had when it was granted.
+        only: the endpoints that it may go to, None for all.
     """
 
     ticket: Ticket
@@ -52,6 +53,7 @@ class Entry(Generic[Ticket]):
     expected: int = 0
     leased: bool = False
     before: Starts = ()
+    only: frozenset[str] | None = None
 
     @property
     def shared(self) -> tuple[Hashable, int, Starts]:
@@ -65,6 +67,21 @@ class Entry(Generic[Ticket]):
         return [(("shared start", start), tokens) for start, tokens in pieces]
 
 
+@dataclass(slots=True)
+class Look:
+    """What one pass over the queue has found out about one endpoint.
+
+    Attributes:
+        refused: tokens that there was no room for: nobody else who needs as many is looked at.
+        reserved: what room there is belongs to somebody who is owed it.
+        closed: nobody goes there in this pass, so that room comes about.
+    """
+
+    refused: float = float("inf")
+    reserved: bool = False
+    closed: bool = False
+
+
 class LeaseQueue(Generic[Ticket]):
     """Three queues: resumed with a lease, resumed without, new; first come first served in each.
 
@@ -72,6 +89,8 @@ class LeaseQueue(Generic[Ticket]):
     ``urgent``, those with the same deadline (of one run) in that order again; runs and tenants that
     are ahead of their fair share stand back; after ``max_passes`` grants in a row to resumed
     tickets the oldest new one is next.
+
+    ``lost`` are the branches that have had a lease, lost it and not ended.
     """
 
     def __init__(self, max_passes: int, max_wait: float, urgent: float) -> None:
@@ -85,6 +104,7 @@ class LeaseQueue(Generic[Ticket]):
         self.runs, self.tenants = FairShares(_QUANTUM), FairShares(_QUANTUM)
         self._queues: tuple[dict[Ticket, Entry[Ticket]], ...] = ({}, {}, {})
         self._due: dict[Ticket, Entry[Ticket]] = {}
+        self.lost: dict[Hashable, None] = {}
         self._passes = 0
         self._ordinary: float = float("inf")
 
@@ -133,17 +153,23 @@ class LeaseQueue(Generic[Ticket]):
 
     def forget(self, branch: Hashable) -> None:
         """A branch has ended; what still waits for it asks for a permit alone."""
+        self.lost.pop(branch, None)
         for queue in self._queues:
             for entry in queue.values():
                 if entry.branch == branch:
                     entry.branch, entry.leased = None, False
 
     def candidates(
-        self, now: float, slots: int, is_cold: Callable[[Entry[Ticket]], bool]
+        self,
+        now: float,
+        slots: int,
+        later: Callable[[Entry[Ticket]], bool],
+        able: Callable[[Entry[Ticket]], bool] | None = None,
     ) -> Iterator[tuple[Entry[Ticket], frozenset[Hashable] | None]]:
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
-        Of parked ones that are near the front, those go first whose context the cache still has.
+        Of resumed ones that are near the front, those go last that ``later`` says so of: what the
+        cache still has is worth more. Who is not ``able`` to go now keeps nobody from the front.
         The same entry may come twice.
         """
         waiting = [queue for queue in self._queues if queue]
@@ -163,13 +189,15 @@ class LeaseQueue(Generic[Ticket]):
                 behind = (
                     one
                     for one in queue.values()
-                    if one.run not in runs and one.tenant not in tenants
+                    if one.run not in runs
+                    and one.tenant not in tenants
+                    and (able is None or able(one))
                 )
                 yield from [(entry, frozenset(runs)) for entry in _first(behind)]
         for queue in waiting:
-            entries = _first(queue.values())
-            if queue is self._queues[_PARKED]:
-                entries.sort(key=is_cold)
+            entries = _first(queue.values() if able is None else filter(able, queue.values()))
+            if queue is not self._queues[_NEW]:
+                entries.sort(key=later)
             yield from [(entry, None) for entry in entries]
 
     def _urgent(self, now: float) -> list[Entry[Ticket]]:

@@ -24,9 +24,10 @@ from longthought.budgets.lease_book import (
     LeaseBook,
     LeaseEvent,
     Starts,
+    check_slots,
     check_tokens,
 )
-from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
+from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
 from longthought.errors import InvalidInput
@@ -59,6 +60,7 @@ class LeaseScheduler(Generic[Ticket]):
         fill: share of the capacity that leases may be charged.
         margin: share of the capacity, counted from the next to be evicted, in which a context
             under lease is worth refreshing.
+        queue: who waits, where several schedulers serve one line; None: its own.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class LeaseScheduler(Generic[Ticket]):
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
+        queue: LeaseQueue[Ticket] | None = None,
     ) -> None:
         if not 0 < fill <= 1:
             raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
-        self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
+        own = LeaseQueue[Ticket](max_passes, max_wait, urgent)
+        self._queue = own if queue is None else queue
         self.fill, self.margin, self.slots = fill, margin, slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
         self.growth = growth
@@ -87,7 +91,6 @@ class LeaseScheduler(Generic[Ticket]):
         self._memory = MemoryEstimate(capacity, prefill_rate)
         self._resize()
         self._refreshing: set[Hashable] = set()
-        self._lost: dict[Hashable, None] = {}
         self._events: list[LeaseEvent] = []
 
     # -- what there is -----------------------------------------------------------------------------
@@ -99,9 +102,7 @@ class LeaseScheduler(Generic[Ticket]):
 
     @slots.setter
     def slots(self, slots: int) -> None:
-        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-            raise InvalidInput("slots", f"{slots!r} is no number of slots", "use an int from 1")
-        self._slots = slots
+        self._slots = check_slots(slots)
 
     @property
     def capacity(self) -> int | None:
@@ -230,7 +231,11 @@ class LeaseScheduler(Generic[Ticket]):
             ticket, now, resumed, branch, context, prefix, prefix_tokens, run, tenant, deadline
         )
         entry.before = before
-        lease = self._leases.get(branch)
+        self.add(entry)
+
+    def add(self, entry: Entry[Ticket]) -> None:
+        """Put an entry in the queue; a lease that its branch has here is kept meanwhile."""
+        lease = self._leases.get(entry.branch)
         if lease is not None:
             lease.queued += 1
             lease.acting = False
@@ -250,28 +255,47 @@ class LeaseScheduler(Generic[Ticket]):
 
         None if there is no permit, nobody waits, or nobody's context fits. May take leases away.
         """
-        if self.in_use >= self._slots or not self.waiting:
+        if not self.begins(now):
             return None
-        self._shed(now)
-        refused = math.inf
-        reserved = False
-        for entry, takes_from in self._queue.candidates(now, self._slots, self._is_cold):
-            if entry.branch in self._refreshing:
-                continue
-            if not self._needs_lease(entry):
-                return self._take(entry, now)
-            need = self._leases.need(entry.context, *entry.shared)
-            if takes_from is None and (reserved or need >= refused):
-                continue
-            if self._make_room(need, now, takes_from):
-                return self._take(entry, now, takes_from is EVERYBODY)
-            if takes_from is EVERYBODY:
-                return None  # what generates now runs out, then there is room
-            if takes_from is None:
-                refused = need
-            else:
-                reserved = True
+        look = Look()
+        for entry, takes_from in self._queue.candidates(now, self._slots, self.is_cold):
+            if self.admits(entry, takes_from, now, look):
+                return self.take(entry, now, takes_from is EVERYBODY)
+            if look.closed:
+                return None
         return None
+
+    def begins(self, now: float) -> bool:
+        """Whether there is a permit to give and somebody who waits."""
+        if self.in_use >= self._slots or not self.waiting:
+            return False
+        self._shed(now)
+        return True
+
+    def admits(
+        self, entry: Entry[Ticket], takes_from: frozenset[Hashable] | None, now: float, look: Look
+    ) -> bool:
+        """Whether there is room for an entry's context now; may take leases away."""
+        if entry.branch in self._refreshing:
+            return False
+        if not self._needs_lease(entry):
+            return True
+        need = self._leases.need(entry.context, *entry.shared)
+        if takes_from is None and (look.reserved or need >= look.refused):
+            return False
+        if self._make_room(need, now, takes_from):
+            return True
+        if takes_from is EVERYBODY:
+            look.closed = True  # what generates now runs out, then there is room
+        elif takes_from is None:
+            look.refused = need
+        else:
+            look.reserved = True
+        return False
+
+    def found(self, entry: Entry[Ticket]) -> int:
+        """Tokens at the start of an entry's prompt that the cache is thought to have."""
+        return self._cache.found(_pieces(entry))
 
     def release(
         self,
@@ -280,11 +304,13 @@ class LeaseScheduler(Generic[Ticket]):
         now: float | None = None,
         context: int | None = None,
         cached: int | None = None,
+        known: int | None = None,
     ) -> None:
         """Give the permit of a ticket back.
 
         ``context`` is what the branch's context has grown to, ``cached`` how many tokens of the
-        prompt the backend reports to have found.
+        prompt the backend reports to have found, ``known`` how many it was sent before: where a
+        conversation was begun anew, or a thought is not sent again, more cannot be found.
 
         Raises:
             KeyError: it holds none.
@@ -301,7 +327,7 @@ class LeaseScheduler(Generic[Ticket]):
         if cached is not None:
             self._memory.found(
                 cached,
-                entry.expected,
+                entry.expected if known is None else min(known, entry.expected),
                 granted=entry.granted,
                 now=now,
                 used=self._cache.used,
@@ -339,6 +365,22 @@ class LeaseScheduler(Generic[Ticket]):
         if lease is not None and lease.idle:
             self._close(lease, "parked", now)
 
+    def leave(self, entry: Entry[Ticket], now: float) -> None:
+        """An entry for which a lease was kept here goes elsewhere: it is of no more use."""
+        lease = self._leases.get(entry.branch)
+        if lease is None or not entry.leased:
+            return
+        lease.queued -= 1
+        entry.leased = False
+        if not lease.generating:
+            self._close(lease, "parked", now)
+
+    def forget(self, now: float) -> None:
+        """The memory holds nothing any more: all leases on it are over."""
+        for lease in list(self._leases):
+            self._close(lease, "parked", now)
+        self._cache.clear()
+
     def end(self, branch: Hashable, now: float) -> None:
         """A branch has ended, in whatever state; nothing of it is left but permits it holds."""
         lease = self._leases.get(branch)
@@ -347,7 +389,6 @@ class LeaseScheduler(Generic[Ticket]):
             self._events.append(LeaseEvent("ended", branch, now, lease.context))
             self._leases.ended()
         self._waits.forget(branch)
-        self._lost.pop(branch, None)
         self._queue.forget(branch)
         if self._memory.given is None:
             self._cache.take(branch)
@@ -401,10 +442,14 @@ class LeaseScheduler(Generic[Ticket]):
         self._refreshing.remove(branch)
         self._cache.leave(branch, self._cache.resident(branch))
 
-    def _is_cold(self, entry: Entry[Ticket]) -> bool:
+    def is_cold(self, entry: Entry[Ticket]) -> bool:
+        """Whether an entry is without a lease, and more than half of its context is lost."""
+        if entry.leased:
+            return False
         return self._cache.resident(entry.branch) <= (entry.context - entry.prefix_tokens) // 2
 
-    def _take(self, entry: Entry[Ticket], now: float, privileged: bool = False) -> Ticket:
+    def take(self, entry: Entry[Ticket], now: float, privileged: bool = False) -> Ticket:
+        """Give an entry that was admitted its permit; ``privileged``: others' leases were its."""
         lease = self._leases.get(entry.branch)
         self._unqueue(entry.ticket)
         entry.granted = now
@@ -413,15 +458,14 @@ class LeaseScheduler(Generic[Ticket]):
         branch = entry.branch
         if branch is None:
             return entry.ticket
-        own = entry.context - entry.prefix_tokens
-        entry.expected = self._cache.use_all([*entry.starts, (branch, own)])
+        entry.expected = self._cache.use_all(_pieces(entry))
         if self.capacity is None:
             return entry.ticket
         if lease is None:
             lease = Lease(branch, entry.run, entry.context, *entry.shared)
             self._leases.open(lease)
-            lost = branch in self._lost
-            self._lost.pop(branch, None)
+            lost = branch in self._queue.lost
+            self._queue.lost.pop(branch, None)
             kind: LeaseChange = "resumed" if lost else "taken"
             self._events.append(LeaseEvent(kind, branch, now, entry.context))
         else:
@@ -498,12 +542,18 @@ class LeaseScheduler(Generic[Ticket]):
         self._leases.close(lease)
         if lease.queued:
             self._queue.demote(lease.branch)
-        self._lost[lease.branch] = None
+        self._queue.lost[lease.branch] = None
         self._events.append(LeaseEvent(kind, lease.branch, now, lease.context))
 
     def _resize(self) -> None:
         capacity = self._memory.capacity
         self._cache.resize(_UNKNOWN if capacity is None else capacity)
+
+
+def _pieces(entry: Entry[Ticket]) -> list[tuple[Hashable, int]]:
+    """What a cache may have of a prompt: what it shares, and what is its branch's own."""
+    own = entry.context - entry.prefix_tokens
+    return [*entry.starts, (entry.branch, own)] if entry.branch is not None else entry.starts
 
 
 def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +24,7 @@ class Permit:
 
     Attributes:
         asked_at, granted_at, released_at: seconds on the controller's clock, None before that.
+        endpoint: which of several endpoints it is for, once granted; else empty.
     """
 
     __slots__ = (
@@ -35,10 +36,13 @@ class Permit:
         "_deadline",
         "_future",
         "_held",
+        "_known",
+        "_only",
         "_prefix",
         "_prefix_tokens",
         "asked_at",
         "branch",
+        "endpoint",
         "granted_at",
         "released_at",
     )
@@ -53,11 +57,15 @@ class Permit:
         prefix_tokens: int = 0,
         deadline: float | None = None,
         before: Starts = (),
+        only: Collection[str] | None = None,
     ) -> None:
         self._before = before
         self._controller, self._backend, self.branch = controller, backend, branch
         self._context = context
         self._cached: int | None = None
+        self._known: int | None = None
+        self._only = only
+        self.endpoint = ""
         self._prefix, self._prefix_tokens, self._deadline = prefix, prefix_tokens, deadline
         self._future: asyncio.Future[None] | None = None
         self._held = False
@@ -80,16 +88,21 @@ class Permit:
     @property
     def slots(self) -> int:
         """Slots of its backend, as many as there are now."""
-        return self._backend.scheduler.slots
+        return max(1, self._backend.scheduler.slots)
+
+    @property
+    def endpoint_slots(self) -> int:
+        """Slots of its endpoint, as many as there are now."""
+        found = self._backend.scheduler.endpoints.get(self.endpoint)
+        return 1 if found is None else found.slots
 
     @property
     def would_wait(self) -> bool:
         """Whether it would have to wait: for a slot, behind others, or for room for its context."""
         scheduler = self._backend.scheduler
-        if scheduler.waiting > 0 or scheduler.in_use >= scheduler.slots:
+        self._backend.look(self._controller.now())
+        if scheduler.waiting > 0 or scheduler.full:
             return True
-        if scheduler.capacity is None:
-            return False
         return not scheduler.fits(
             self.branch.id, self._context, self._prefix, self._prefix_tokens, self._before
         )
@@ -114,11 +127,13 @@ class Permit:
                 run=self.branch.run,
                 tenant=self.branch.tenant,
                 deadline=self._deadline,
+                only=self._only,
             )
             self._emit("permit_queued", resumed=resumed)
             self._controller.pump(self._backend)
             await self._future
             self._held = True
+            self.endpoint = self._backend.scheduler.at(self)
             self.branch.count(waiting=-1, permits=1)
             self.granted_at = self._controller.now()
             self._emit("permit_acquired", queued_seconds=self.queued_seconds)
@@ -140,21 +155,20 @@ class Permit:
         *,
         context: int,
         cached: int | None = None,
+        known: int | None = None,
         first_token: tuple[int, float] | None = None,
     ) -> None:
         """Say what the call has shown, before the slot goes back.
 
         ``context`` is what the branch's context has grown to, ``cached`` how many tokens of the
-        prompt the backend says it found, ``first_token`` tokens that were not cached and the
-        seconds until the first token came. No hit says nothing of a backend that has never
-        reported one: many do not report them at all.
+        prompt the backend says it found, ``known`` how many it was sent before (None: all that it
+        should have), ``first_token`` tokens that were not cached and the seconds until the first
+        token came. No hit says nothing of an endpoint that has never reported one: many do not
+        report them at all.
         """
-        backend = self._backend
-        if cached:
-            backend.reports = True
-        self._context, self._cached = context, cached if backend.reports else None
+        self._context, self._cached, self._known = context, cached, known
         if first_token is not None:
-            backend.scheduler.first_token(*first_token)
+            self._backend.scheduler.first_token(self, *first_token)
 
     def release(self) -> None:
         """Give the slot back; the context does it at the latest. Doing it twice is harmless."""
@@ -162,7 +176,9 @@ class Permit:
             return
         self._held = False
         self.released_at = now = self._controller.now()
-        self._backend.scheduler.release(self, now=now, context=self._context, cached=self._cached)
+        self._backend.scheduler.release(
+            self, now=now, context=self._context, cached=self._cached, known=self._known
+        )
         try:
             # The next caller is woken before anything that could raise.
             self._controller.pump(self._backend)
@@ -192,6 +208,7 @@ class Permit:
                 {
                     "event": event,
                     "backend": self._backend.name,
+                    **({"endpoint": self.endpoint} if self.endpoint else {}),
                     "branch": self.branch.id,
                     "in_use": scheduler.in_use,
                     "waiting": scheduler.waiting,

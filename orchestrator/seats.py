@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from bisect import insort
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -90,6 +90,11 @@ class Seat:
                 return tokens
         return 0
 
+    def sent(self, ids: Sequence[str]) -> int:
+        """Tokens at the start of a conversation that were sent for this seat before."""
+        mark, tokens = self.marks[-1] if self.marks else ("", 0)
+        return tokens if mark in ids else 0
+
 
 @dataclass(slots=True)
 class Ask:
@@ -104,6 +109,8 @@ class Ask:
     context: int
     known: int
     bound: int
+    sent: int = 0
+    """How much of it was sent before: a reply may not be, as it was."""
     cached: int = 0
     prompt: int = 0
     """What its prompt turned out to be."""
@@ -228,11 +235,12 @@ class Seats:
         *,
         exact: bool,
         beginning: Callable[[], Beginning] = tuple,
+        only: Collection[str] | None = None,
     ) -> Ask:
         """A permit for one call; ``tools`` stands for what is offered, ``bound`` is of the prompt.
 
         The first prompt of a branch is what it shares with its siblings, and its ``beginning`` with
-        branches of other runs.
+        branches of other runs. ``only`` are the endpoints that the call may go to.
         """
         known = seat.known(ids) if seat.marks else 0
         if seat.shares and not seat.prefix and ids:
@@ -251,17 +259,19 @@ class Seats:
             prefix_tokens=shared,
             before=tuple(before),
             deadline=self._deadline,
+            only=only,
         )
-        return Ask(seat, permit, context, known, bound)
+        return Ask(seat, permit, context, known, bound, seat.sent(ids) if known else 0)
 
     def _starts(
         self, seat: Seat, model: Model, context: int, beginning: Callable[[], Beginning]
     ) -> list[tuple[str | None, int]]:
         """What the context of a seat begins with, the shortest first, and the tokens of each.
 
-        Where no memory is managed there is no telling whether anything is shared.
+        Where no memory is managed there is no telling whether anything is shared; of several
+        endpoints one is to be found that holds it.
         """
-        if not seat.prefix or _stated(model) is None:
+        if not seat.prefix or not (_managed(model) or hasattr(model, "members")):
             return [(None, 0)]
         if seat.prefix not in self._beginnings:
             self._beginnings[seat.prefix] = beginning()
@@ -285,12 +295,9 @@ class Seats:
         first = None
         if ask.first_token is not None and (ask.cached or not ask.known):
             first = (prompt - ask.cached, ask.first_token - sent_at)
-        # Where nobody has said how large the memory is, it is not ours to manage: a hosted
-        # service forgets for reasons of its own, and waiting would not help. Nor does a miss say
-        # how large it is where the call may have gone to another server than the one before it.
-        managed = _stated(model) is not None and getattr(model, "one_memory", True)
-        cached = ask.cached if managed else None
-        ask.permit.used(context=seat.context, cached=cached, first_token=first)
+        cached = ask.cached if _managed(model) else None
+        known = ask.sent if seat.marks else None
+        ask.permit.used(context=seat.context, cached=cached, known=known, first_token=first)
         if not usage.estimated and usage.prompt_tokens:
             self._learn(ask, prompt, model.name)
 
@@ -323,11 +330,13 @@ class Seats:
         if permit.granted_at is None or permit.asked_at is None or permit.released_at is None:
             return None
         began = self.began
+        where = [permit.endpoint, permit.endpoint_slots] if permit.endpoint else []
         return [
             round(permit.asked_at - began, 4),
             round(permit.granted_at - began, 4),
             round(permit.released_at - began, 4),
             permit.slots,
+            *where,
         ]
 
     def told(self, seat: Seat) -> list[list[JSON]]:
@@ -335,13 +344,26 @@ class Seats:
         log = seat.slot.log
         if not log:
             return []
-        told = [[what, name, round(at - self.began, 4), size] for what, name, at, size in log]
+        told = [
+            [what, name, round(at - self.began, 4), size, *where]
+            for what, name, at, size, *where in log
+        ]
         log.clear()
         return told
 
     def since(self, *times: float) -> list[float]:
         """Times on the controller's clock as they are recorded."""
         return [round(at - self.began, 4) for at in times]
+
+
+def _managed(model: Model) -> bool:
+    """Whether the memory of a model's backend is ours to manage.
+
+    It is if somebody has said how large it is, or if each endpoint is one server with a prefix
+    cache: what it did not find again shows how much it keeps. A hosted service is many servers and
+    forgets for reasons of its own; a miss says nothing there, and waiting would not help.
+    """
+    return _stated(model) is not None or bool(getattr(model, "prefix_cache", False))
 
 
 def _stated(model: Model) -> int | None:
@@ -374,8 +396,11 @@ def introduce(controller: Controller, models: Iterable[Model]) -> None:
     May be called again: a capacity that has become known since is taken over.
     """
     for model in models:
-        size = _stated(model)
-        if not controller.knows(model.name, size):
+        size, members = _stated(model), getattr(model, "members", None)
+        if members is not None:
+            keeps = getattr(model, "keeps_contexts", True)
+            controller.endpoints(model.name, members, keeps=keeps)
+        elif not controller.knows(model.name, size):
             controller.backend(
                 model.name,
                 model.slots,

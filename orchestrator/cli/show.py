@@ -25,7 +25,14 @@ from longthought.types import text_of
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from longthought.orchestrator.traces import BranchNode, RunTree, SearchNode, Step, Utilisation
+    from longthought.orchestrator.traces import (
+        BackendUse,
+        BranchNode,
+        RunTree,
+        SearchNode,
+        Step,
+        Utilisation,
+    )
     from longthought.storage import Recording
 
 __all__ = ["print_tree", "print_use", "show", "spent_by_model"]
@@ -287,28 +294,37 @@ def _used(use: Utilisation) -> list[str]:
     lines = [f"clocks    {clocks}"]
     if use.runs != 1:
         lines.insert(0, f"runs      {_together(use)}")
-    for name, one in use.backends.items():
-        lines.append(
-            f"slots     {name}: {count(one.permits, 'permit')}, busy {seconds(one.busy_seconds)} "
-            f"({one.share:.1%} of {one.slots}, {one.at_once} at once), "
-            f"waited for {seconds(one.queued_seconds)}"
-        )
-        if one.leases:
-            changes = ", ".join(f"{number} {what}" for what, number in one.leases.items())
-            lines.append(
-                f"leases    {name}: {changes}; held {seconds(one.lease_seconds)}, "
-                f"{seconds(one.acting_seconds)} of it while a tool ran"
-            )
-        lost = one.recomputed_tokens
-        again = "not reported" if lost is None else count(lost, "token")
-        lines.append(
-            f"cache     {name}: {count(one.known_tokens, 'token')} known, "
-            f"{one.cached_tokens:,} found; computed anew: {again}"
-        )
+    for name, whole in use.backends.items():
+        lines += _used_of(name, whole)
+        for endpoint, one in whole.endpoints.items():
+            lines += _used_of(f"{name} at {endpoint}", one)
     overlap = use.permit_seconds_during_tools, use.tool_seconds_in_generation
     lines.append(
         f"overlap   slots held while a tool ran {seconds(overlap[0])}, "
         f"tools in the model's clock {seconds(overlap[1])}"
+    )
+    return lines
+
+
+def _used_of(name: str, one: BackendUse) -> list[str]:
+    """The same of one backend, or of one of its endpoints."""
+    slots = (
+        f"slots     {name}: {count(one.permits, 'permit')}, busy {seconds(one.busy_seconds)} "
+        f"({one.share:.1%} of {one.slots}, {one.at_once} at once), "
+        f"waited for {seconds(one.queued_seconds)}"
+    )
+    lines = [slots]
+    if one.leases:
+        changes = ", ".join(f"{number} {what}" for what, number in one.leases.items())
+        lines.append(
+            f"leases    {name}: {changes}; held {seconds(one.lease_seconds)}, "
+            f"{seconds(one.acting_seconds)} of it while a tool ran"
+        )
+    lost = one.recomputed_tokens
+    again = "not reported" if lost is None else count(lost, "token")
+    lines.append(
+        f"cache     {name}: {count(one.known_tokens, 'token')} known, "
+        f"{one.cached_tokens:,} found; computed anew: {again}"
     )
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import cast
@@ -89,7 +90,9 @@ class LiveCall:
         self.model = call.model
         self.scope = session.scope_of(frame)
         self.price = session.price_of(self.model)
-        self.paced = cast("Paced", self.model) if hasattr(self.model, "try_turn") else None
+        pacer = getattr(self.model, "placing", self.model)
+        self.paced = cast("Paced", pacer) if hasattr(pacer, "try_turn") else None
+        self.turn: Turn | None = None
         self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
         self.reservation: Reservation | None = None
         self.lost = Amount()
@@ -169,30 +172,44 @@ class LiveCall:
 
     async def _try(self) -> ModelReply:
         session = self.session
-        turn: Turn | None = None
         try:
             with session.clocks.running("queue"):
                 await self._reserve()
                 if self.scheduled and self.seat is not None:
                     scheduling = session.seats.scheduling(self.seat)
                     tell_scheduling(replace(scheduling, keep=self._keep))
-                if self.paced is not None:
-                    turn = await self._turn(self.paced)
-                permit = self._ask().permit
-                if permit.would_wait:
-                    await self._committed()  # what is decided should not wait in memory for a slot
-                await self._or_release(permit.__aenter__())
+                while not await self._may_leave():
+                    self._give_back_turn()
             return await self._generate()
         except BaseException:
             if self.early is not None:
                 self.early.drop()
             raise
         finally:
-            self._give_back_slot()
-            if turn is not None:
-                turn.end()
+            self._give_back_turn()
 
-    def _ask(self) -> Ask:
+    async def _may_leave(self) -> bool:
+        """Wait for a turn, where there is a limit, and for a permit.
+
+        False if the permit is for an endpoint that the call has no turn at: all those that it has
+        one at went out while it waited.
+        """
+        turn = self.turn = None if self.paced is None else await self._turn(self.paced)
+        permit = self._ask(getattr(turn, "places", None)).permit
+        if permit.would_wait:
+            await self._committed()  # what is decided should not wait in memory for a slot
+        await self._or_release(permit.__aenter__())
+        go: Callable[[str], bool] | None = getattr(turn, "go", None)
+        return go is None or go(permit.endpoint)
+
+    def _give_back_turn(self) -> None:
+        """Give slot and turn of a try back; twice is harmless."""
+        self._give_back_slot()
+        if self.turn is not None:
+            self.turn.end()
+            self.turn = None
+
+    def _ask(self, only: Collection[str] | None = None) -> Ask:
         """A permit for one try, and what is known of its context."""
         assert self.seat is not None  # noqa: S101 - taken in perform
         tools = self.session.toolset(self.call.tools) if self.call.tools else ""
@@ -204,6 +221,7 @@ class LiveCall:
             self.prompt_tokens,
             exact=self.exact,
             beginning=self._beginning,
+            only=only,
         )
         return self.ask
 

@@ -12,14 +12,14 @@ import math
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import fields
-from typing import Literal, cast
+from typing import Literal
 
+from longthought.budgets.fleet import Member
 from longthought.errors import BackendError, InvalidInput
-from longthought.orchestrator.models.placement import Held, Holdings, Standing, ranked
+from longthought.orchestrator.models.endpoints import TURN, Endpoint, EndpointTurn, Placing
+from longthought.orchestrator.models.placement import Held, Holdings, ranked
 from longthought.orchestrator.models.scheduling import scheduling_now
 from longthought.types import (
     Capabilities,
@@ -29,7 +29,6 @@ from longthought.types import (
     Model,
     ModelReply,
     ModelRequest,
-    Paced,
     Turn,
 )
 
@@ -39,76 +38,12 @@ _LONGEST = 60.0
 _MOST_DOUBLINGS = 16
 
 
-class _Endpoint:
-    """One endpoint and how it fares; ``outages`` counts how often it went out."""
-
-    __slots__ = (
-        "failures",
-        "in_flight",
-        "model",
-        "out_until",
-        "outages",
-        "paced",
-        "place",
-        "placed",
-        "trying",
-    )
-
-    def __init__(self, model: Model, place: int) -> None:
-        self.model, self.place = model, place
-        self.placed: Counter[Held] = Counter()
-        """Calls that were sent there, by what it held of their prompts."""
-        self.paced = cast("Paced", model) if hasattr(model, "try_turn") else None
-        self.in_flight = 0
-        """Calls under way, and those that have a turn for it."""
-        self.failures = 0
-        """Failed in a row; 0 while it is well."""
-        self.out_until = 0.0
-        self.outages = 0
-        self.trying = False
-        """Whether a call is finding out if it is well again."""
-
-    def standing(self, now: float) -> Standing:
-        return Standing(self.open(now), self.in_flight, self.model.slots)
-
-    def open(self, now: float) -> bool:
-        """Whether calls may go there: it is well, or due for a try that nobody makes yet."""
-        return not self.failures or (now >= self.out_until and not self.trying)
-
-
-class _Turn:
-    """The right to one call at one endpoint; ``inner`` is the endpoint's own."""
-
-    __slots__ = ("_failover", "endpoint", "found", "held", "inner")
-
-    def __init__(
-        self, failover: Failover, endpoint: _Endpoint, inner: Turn | None, found: Held | None
-    ) -> None:
-        self._failover, self.endpoint, self.inner = failover, endpoint, inner
-        self.found = found
-        self.held = True
-
-    def taken_by(self, failover: Failover) -> bool:
-        """Whether the call of this turn begins there now; true once."""
-        begins = self.held and self._failover is failover
-        self.held = self.held and not begins
-        return begins
-
-    def end(self) -> None:
-        """The call is over, or will not be made."""
-        if self.held:
-            self.held = False
-            self._failover.give_up(self.endpoint)
-        if self.inner is not None:
-            self.inner.end()
-
-
-_TURN: ContextVar[_Turn | None] = ContextVar("longthought_failover_turn", default=None)
-"""The turn that was taken for the call under way in this task."""
-
-
 class Failover:
     """Endpoints of one model as one model; ``slots`` and ``context_capacity`` are those of all.
+
+    The generation controller asks for the :meth:`members` and places calls itself: each has a
+    permit, and a lease, for one endpoint, and goes there (``placing``). What follows is for calls
+    that are made without it.
 
     With ``placement="prefix"`` a call goes to the endpoint that holds the beginning of its prompt,
     unless others are much less loaded: :func:`~longthought.orchestrator.models.placement.ranked`.
@@ -119,7 +54,7 @@ class Failover:
     due first. While some are out, the others take all calls, beyond their own slots.
 
     It can what all endpoints can. With ``"load"`` their memories for contexts are not managed
-    (``context_capacity`` is None): the next call of a branch may go to another one. ``clock`` gives
+    (``context_capacity`` is None): the next call of a branch may go to any. ``clock`` gives
     seconds, ``jitter`` a number between two. Safe to use in several event loops and threads at
     once.
 
@@ -153,17 +88,19 @@ class Failover:
         self.slots = sum(model.slots for model in models)
         sizes = [_capacity(model) for model in models]
         # Where a branch may go elsewhere with any call, no memory is kept for it anywhere.
-        kept = placement == "prefix" or len(models) == 1
+        self.keeps_contexts = kept = placement == "prefix" or len(models) == 1
+        """Whether a branch goes back to the endpoint that served it."""
         self.context_capacity = _sum_known(sizes) if kept else None
-        self.one_memory = len(models) == 1
-        """Whether every call goes to the same memory: else a miss may be a move."""
+        self.prefix_cache = kept and all(getattr(one, "prefix_cache", False) for one in models)
+        self.placing = Placing(self)
+        self._labels: dict[str, Endpoint] = {}
         several = placement == "prefix" and len(models) > 1
         self._holdings = Holdings(len(models)) if several else None
         self.takes_scheduling = several or any(
             getattr(model, "takes_scheduling", False) for model in models
         )
         self.capabilities = _common([model.capabilities for model in models])
-        self._endpoints = [_Endpoint(model, place) for place, model in enumerate(models)]
+        self._endpoints = [Endpoint(model, place) for place, model in enumerate(models)]
         self._cooldown, self._longest = cooldown, longest
         self._clock, self._jitter = clock, jitter
         self._lock = threading.Lock()
@@ -198,7 +135,7 @@ class Failover:
 
     def try_turn(self, tokens: int, *, tries: int = 0) -> Turn | None:
         """A turn at the first endpoint that a call may leave for at once, else None."""
-        for endpoint in self._ranked():
+        for endpoint in self.best_first():
             inner = None
             if endpoint.paced is not None:
                 inner = endpoint.paced.try_turn(tokens, tries=tries)
@@ -213,8 +150,58 @@ class Failover:
         Raises:
             BackendError: none has one within so many seconds; nothing was sent.
         """
+        return self._turn(*await self.wait(tokens, tries, within))
+
+    def members(self) -> list[Member]:
+        """How the endpoints stand now, for the generation controller.
+
+        One that is due for a try has a single slot until a call has come back well. While all are
+        out, the one that is due first has all of its own.
+        """
+        with self._lock:
+            now = self._clock()
+            due = [one for one in self._endpoints if not one.failures or now >= one.out_until]
+            first = None if due else min(self._endpoints, key=_out_until)
+            return [self._member(one, now, first) for one in self._endpoints]
+
+    def _member(self, endpoint: Endpoint, now: float, first: Endpoint | None) -> Member:
+        slots = endpoint.model.slots
+        if endpoint.failures and endpoint is not first:
+            slots = 1 if endpoint.open(now) else 0
+        # The try may be another controller's, and nobody tells this one when it is over.
+        wait = max(endpoint.out_until - now, self._cooldown if endpoint.trying else 0.0)
+        return Member(
+            self.label(endpoint),
+            slots,
+            _capacity(endpoint.model) if self.keeps_contexts else None,
+            endpoint.lives,
+            None if slots else wait,
+        )
+
+    # -- for turns; not for callers ---------------------------------------------------------------
+
+    def label(self, endpoint: Endpoint) -> str:
+        """What an endpoint is called in events and traces: its address, unless others have it."""
+        if not self._labels:
+            for one in self._endpoints:
+                address = str(one.model.fingerprint().get("endpoint") or one.place + 1)
+                taken = address in self._labels
+                self._labels[f"{address} #{one.place + 1}" if taken else address] = one
+        return next(name for name, one in self._labels.items() if one is endpoint)
+
+    def labelled(self, name: str) -> Endpoint:
+        """The endpoint of that name."""
+        return self._labels[name]
+
+    def best_first(self) -> list[Endpoint]:
+        """The endpoints that calls may go to now, the best first; if none, the one due first."""
+        with self._lock:
+            return self._best(self._clock())
+
+    async def wait(self, tokens: int, tries: int, within: float) -> tuple[Endpoint, Turn | None]:
+        """Wait for the endpoint's own turn, at the best of those that have one in time."""
         problem: BackendError | None = None
-        for endpoint in self._ranked():
+        for endpoint in self.best_first():
             inner = None
             try:
                 if endpoint.paced is not None:
@@ -222,11 +209,15 @@ class Failover:
             except BackendError as error:
                 problem = problem or error
                 continue
-            return self._turn(endpoint, inner)
+            return endpoint, inner
         assert problem is not None  # noqa: S101 - there is an endpoint
         raise problem
 
-    def give_up(self, endpoint: _Endpoint) -> None:
+    def bind(self, endpoint: Endpoint, inner: Turn | None) -> EndpointTurn:
+        """The call of this task has a permit for an endpoint."""
+        return self._turn(endpoint, inner, bound=True)
+
+    def give_up(self, endpoint: Endpoint) -> None:
         """A turn at this endpoint was not used."""
         with self._lock:
             endpoint.in_flight -= 1
@@ -285,12 +276,7 @@ class Failover:
 
     # -- details --------------------------------------------------------------------------------
 
-    def _ranked(self) -> list[_Endpoint]:
-        """The endpoints that calls may go to now, the best first; if none, the one due first."""
-        with self._lock:
-            return self._best(self._clock())
-
-    def _best(self, now: float) -> list[_Endpoint]:
+    def _best(self, now: float) -> list[Endpoint]:
         standings = [endpoint.standing(now) for endpoint in self._endpoints]
         told = scheduling_now() if self._holdings is not None else None
         if told is None or self._holdings is None:
@@ -301,9 +287,14 @@ class Failover:
             )
         if order:
             return [self._endpoints[place] for place in order]
-        return [min(self._endpoints, key=lambda endpoint: endpoint.out_until)]
+        return [min(self._endpoints, key=_out_until)]
 
-    def _place(self, endpoint: _Endpoint) -> Held | None:
+    def _may_take(self, now: float) -> list[Endpoint]:
+        """The endpoints that take calls now; if none does, the one due first."""
+        open_now = [endpoint for endpoint in self._endpoints if endpoint.open(now)]
+        return open_now or [min(self._endpoints, key=_out_until)]
+
+    def _place(self, endpoint: Endpoint) -> Held | None:
         """The call of this task is to go there; what is found there of its prompt, if known."""
         endpoint.in_flight += 1
         told = scheduling_now() if self._holdings is not None else None
@@ -313,24 +304,31 @@ class Failover:
         self._holdings.served(told.run, told.branch, endpoint.place)
         return found
 
-    def _turn(self, endpoint: _Endpoint, inner: Turn | None) -> _Turn:
+    def _turn(self, endpoint: Endpoint, inner: Turn | None, bound: bool = False) -> EndpointTurn:
         with self._lock:
-            turn = _Turn(self, endpoint, inner, self._place(endpoint))
-        _TURN.set(turn)
+            turn = EndpointTurn(self, endpoint, inner, self._place(endpoint), bound)
+        TURN.set(turn)
         return turn
 
-    def _begin(self) -> tuple[_Endpoint, int, bool]:
+    def _begin(self) -> tuple[Endpoint, int, bool]:
         """The endpoint for a call, its outages so far, and whether the call tries it.
 
-        A turn that was taken before says which, unless that endpoint has gone out meanwhile.
+        A turn that was taken before says which. If that endpoint has gone out meanwhile another
+        takes the call, but not if it has a permit: then it has to get another.
+
+        Raises:
+            BackendError: the endpoint that the permit is for has gone out; nothing was sent.
         """
-        turn = _TURN.get()
+        turn = TURN.get()
         with self._lock:
             now = self._clock()
             chosen = turn.endpoint if turn is not None and turn.taken_by(self) else None
             found = turn.found if turn is not None else None
-            if chosen is not None and not chosen.open(now):
+            if chosen is not None and turn is not None and chosen not in self._may_take(now):
                 chosen.in_flight -= 1
+                if turn.bound:
+                    problem = "its endpoint went out before the call had left"
+                    raise BackendError(problem, sent=False, retryable=True, retry_after=0.0)
                 chosen = None
             if chosen is None:
                 chosen = self._best(now)[0]
@@ -343,7 +341,7 @@ class Failover:
 
     def _leave(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         outage: int,
         trial: bool,
         error: BackendError | None,
@@ -359,7 +357,7 @@ class Failover:
                 # What began before the outage, and ended well, says nothing about now.
                 endpoint.failures, endpoint.out_until = 0, 0.0
 
-    def _failed(self, endpoint: _Endpoint, outage: int, error: BackendError) -> None:
+    def _failed(self, endpoint: Endpoint, outage: int, error: BackendError) -> None:
         now = self._clock()
         if outage == endpoint.outages:  # of the calls in flight at once, one makes the outage
             endpoint.outages += 1
@@ -367,8 +365,10 @@ class Failover:
             doublings = min(endpoint.failures - 1, _MOST_DOUBLINGS)
             seconds = min(self._longest, self._cooldown * 2**doublings)
             endpoint.out_until = now + self._jitter(0.0, seconds)
-            if error.status is None and self._holdings is not None:
-                self._holdings.lost(endpoint.place)  # it is gone, and its memory may be, too
+            if error.status is None:
+                endpoint.lives += 1  # it is gone, and its memory may be, too
+                if self._holdings is not None:
+                    self._holdings.lost(endpoint.place)
         if error.retry_after is not None:
             asked_for = min(error.retry_after, self._longest)
             endpoint.out_until = max(endpoint.out_until, now + asked_for)
@@ -378,6 +378,10 @@ class Failover:
         elif others and error.retry_after is not None:
             soonest = min(other.out_until for other in others) - now
             error.retry_after = max(0.0, min(error.retry_after, soonest))
+
+
+def _out_until(endpoint: Endpoint) -> float:
+    return endpoint.out_until
 
 
 def _was_heard(error: BackendError | None) -> bool:

@@ -187,6 +187,7 @@ def _endpoint(name: str, served_as: str, url: str, settings: BackendSettings) ->
         extra_body=settings.extra_body,
         parameters=settings.parameters(url),
         context_capacity=settings.context_capacity,
+        prefix_cache=kind.prefix_cache,
     )
 
 

@@ -28,6 +28,7 @@ class BackendUse:
         prompt_tokens, cached_tokens, output_tokens: as the backend reported them.
         known_tokens: had been computed before, so that a cache could have had them.
         recomputed_tokens: of those, not found; None where no call ever reported a hit.
+        endpoints: the same of each of several, by its name; ``share`` is of its own slots.
     """
 
     calls: int = 0
@@ -45,9 +46,15 @@ class BackendUse:
     output_tokens: int = 0
     known_tokens: int = 0
     recomputed_tokens: int | None = None
+    endpoints: dict[str, BackendUse] = field(default_factory=dict)
+
+    def at(self, endpoint: str) -> BackendUse:
+        """What an endpoint of it was used for."""
+        return self.endpoints.setdefault(endpoint, BackendUse())
 
     def to_json(self) -> JSONObject:
         """All figures."""
+        several = {name: use.to_json() for name, use in self.endpoints.items()}
         return {
             "calls": self.calls,
             "permits": self.permits,
@@ -64,6 +71,7 @@ class BackendUse:
             "output_tokens": self.output_tokens,
             "known_tokens": self.known_tokens,
             "recomputed_tokens": self.recomputed_tokens,
+            **({"endpoints": several} if several else {}),
         }
 
 

@@ -23,6 +23,8 @@ from longthought.types import JSON, JSONObject, Usage
 __all__ = ["Trace", "UtilisationReader", "utilisation"]
 
 Pairs: TypeAlias = list[Sequence[float]]
+Place: TypeAlias = tuple[str, str]
+"""A backend, and which of its endpoints, empty for all of it."""
 
 _HELD = ("taken", "resumed")
 """What begins a lease; everything else ends one."""
@@ -69,14 +71,14 @@ class UtilisationReader:
 
     def __init__(self) -> None:
         self.sum = Utilisation()
-        self.used: dict[str, Pairs] = defaultdict(list)
-        """When each backend's slots were in use, by the wall clock."""
-        self.weighted: dict[str, float] = defaultdict(float)
-        """Slot seconds of each backend as parts of all its slots."""
+        self.used: dict[Place, Pairs] = defaultdict(list)
+        """When slots were in use, by the wall clock."""
+        self.weighted: dict[Place, float] = defaultdict(float)
+        """Slot seconds as parts of all the slots there are."""
         self.there: dict[str, dict[str, Pairs]] = defaultdict(lambda: defaultdict(list))
         """For each backend, who had slots of it, and the attempts that used some."""
-        self.lost: dict[str, int] = defaultdict(int)
-        """Tokens of each backend that were known and not found."""
+        self.lost: dict[Place, int] = defaultdict(int)
+        """Tokens that were known and not found."""
 
     def read(self, run: Trace) -> None:
         """Add a run."""
@@ -97,12 +99,14 @@ class UtilisationReader:
         """All figures of what was read so far."""
         total = self.sum
         total.latencies.sort()
-        for name, use in total.backends.items():
-            use.at_once = _most_at_once(self.used[name])
+        for name, whole in total.backends.items():
             there = sum(map(union_seconds, self.there[name].values()))
-            use.share = self.weighted[name] / there if there else 0.0
-            # one that never had a hit may not report what it finds
-            use.recomputed_tokens = self.lost[name] if use.cached_tokens else None
+            for endpoint, use in [("", whole), *whole.endpoints.items()]:
+                place = name, endpoint
+                use.at_once = _most_at_once(self.used[place])
+                use.share = self.weighted[place] / there if there else 0.0
+                # one that never had a hit may not report what it finds
+                use.recomputed_tokens = self.lost[place] if use.cached_tokens else None
         return total
 
 
@@ -115,9 +119,9 @@ class _Line:
     generated: Pairs = field(default_factory=list)
     """By the wall clock, as is ``tools``."""
     tools: Pairs = field(default_factory=list)
-    leases: dict[str, Pairs] = field(default_factory=dict)
-    held: dict[str, float] = field(default_factory=dict)
-    """Backends that it has a lease of, and since when."""
+    leases: dict[Place, Pairs] = field(default_factory=dict)
+    held: dict[Place, float] = field(default_factory=dict)
+    """Where it has a lease, and since when."""
 
 
 class _RunReader:
@@ -194,53 +198,66 @@ class _RunReader:
 
     def _model(self, body: JSONObject, line: _Line) -> None:
         name = self._payload(body["request"], "model") or "unknown"
-        use = self._use(name)
-        use.calls += 1
-        for asked, granted, released, slots in body.get("permits", ()):
+        places = [(name, "")]
+        for asked, granted, released, slots, *where in body.get("permits", ()):
             self.called.add(name)
-            use.permits += 1
-            use.slots = slots
-            use.busy_seconds += released - granted
-            use.queued_seconds += granted - asked
-            self.into.weighted[name] += (released - granted) / slots
-            if self.begun is not None:
-                self.into.used[name].append((self.begun + granted, self.begun + released))
+            self._permit((name, ""), asked, granted, released, slots)
+            if where:  # the last try brought the reply
+                places = [(name, ""), (name, where[0])]
+                self._permit(places[1], asked, granted, released, where[1])
             line.permits.append((granted, released))
             self.latest = max(self.latest, released)
         usage = Usage.from_json(self._payload(body["result"], "usage"))
         known = min(body.get("known", 0), usage.prompt_tokens)
-        use.prompt_tokens += usage.prompt_tokens
-        use.cached_tokens += usage.cached_tokens
-        use.output_tokens += usage.completion_tokens
-        use.known_tokens += known
-        self.into.lost[name] += max(0, known - usage.cached_tokens)
+        for place in places:
+            use = self._use(place)
+            use.calls += 1
+            use.prompt_tokens += usage.prompt_tokens
+            use.cached_tokens += usage.cached_tokens
+            use.output_tokens += usage.completion_tokens
+            use.known_tokens += known
+            self.into.lost[place] += max(0, known - usage.cached_tokens)
 
-    def _use(self, backend: str) -> BackendUse:
+    def _permit(
+        self, place: Place, asked: float, granted: float, released: float, slots: int
+    ) -> None:
+        use = self._use(place)
+        use.permits += 1
+        use.slots = slots
+        use.busy_seconds += released - granted
+        use.queued_seconds += granted - asked
+        self.into.weighted[place] += (released - granted) / slots
+        if self.begun is not None:
+            self.into.used[place].append((self.begun + granted, self.begun + released))
+
+    def _use(self, place: Place) -> BackendUse:
+        backend, endpoint = place
         use = self.sum.backends.get(backend)
         if use is None:
             use = self.sum.backends[backend] = BackendUse()
-        return use
+        return use.at(endpoint) if endpoint else use
 
     def _leases(self, line: _Line, changes: Iterable[Sequence[JSON]]) -> None:
-        for what, backend, at, _ in changes:
-            self._use(backend).leases[what] += 1
+        for what, backend, at, _, *where in changes:
+            for place in [(backend, ""), *((backend, endpoint) for endpoint in where)]:
+                self._use(place).leases[what] += 1
+                since = line.held.pop(place, None)
+                if since is not None:
+                    line.leases.setdefault(place, []).append((since, at))
+                if what in _HELD:
+                    line.held[place] = at
             self.latest = max(self.latest, at)
-            since = line.held.pop(backend, None)
-            if since is not None:
-                line.leases.setdefault(backend, []).append((since, at))
-            if what in _HELD:
-                line.held[backend] = at
 
     def end_attempt(self) -> None:
         """Add up what the lines of one attempt did; its clock ends with it."""
         total = self.sum
         for line in self.lines.values():
-            for backend, since in line.held.items():
-                line.leases.setdefault(backend, []).append((since, self.latest))
+            for place, since in line.held.items():
+                line.leases.setdefault(place, []).append((since, self.latest))
             total.permit_seconds_during_tools += _both(line.permits, line.ran)
             total.tool_seconds_in_generation += _both(line.generated, line.tools)
-            for backend, held in line.leases.items():
-                use = total.backends[backend]
+            for place, held in line.leases.items():
+                use = self._use(place)
                 use.lease_seconds += union_seconds(held)
                 use.acting_seconds += _both(held, line.ran)
         if self.begun is not None:

@@ -323,27 +323,12 @@ async def test_every_step_of_a_run_finds_what_the_last_one_left(store):
         urls = [one.address("t4") for one in servers]
         model = resolve_model("farm/toy", backends={"farm": BackendSettings(base_urls=urls)})
         assert isinstance(model, Failover)
-        for number in range(2):
+        for number in range(3):
             assert (await solved(model, store, f"Run {number}?")).status == "completed"
-        assert (first.counts["calls"], second.counts["calls"]) == (10, 0)
-        tell_scheduling(Scheduling("other", "other"))
-        busy = [model.try_turn(10) for _ in range(32)]
-
-        @tool(effect="pure", name="add")
-        async def first_is_idle(a: int, b: int) -> int:
-            """Add two numbers, and leave the first server with nothing to do."""
-            while busy:
-                turn = busy.pop()
-                assert turn is not None
-                turn.end()
-            return a + b
-
-        run = await workflow_of(model, store, [first_is_idle]).run("Run 2?")
         await model.aclose()
-    assert run.status == "completed"
-    assert (first.counts["calls"], second.counts["calls"]) == (10, 5)
+    assert (first.counts["calls"], second.counts["calls"]) == (15, 0)
     assert found(servers) == (12, 12)
-    assert placed(model) == [{"nothing": 2, "branch": 8}, {"nothing": 1, "branch": 4}]
+    assert placed(model) == [{"nothing": 3, "branch": 12}, {}]
 
 
 async def test_the_beginning_that_samples_share_is_read_once(store):
@@ -422,9 +407,9 @@ async def test_nothing_of_it_is_in_a_trace(store):
     assert (await workflow.replay(run.id)).model_calls == 0
 
 
-@pytest.mark.parametrize(("endpoints", "capacity"), [(1, 30_000), (2, 80_000)])
-async def test_a_branch_that_moves_does_not_make_the_memory_smaller(endpoints, capacity):
-    """What another server did not find says nothing of how much is kept."""
+@pytest.mark.parametrize(("endpoints", "capacity"), [(1, 30_000), (2, 70_000)])
+async def test_a_miss_makes_the_memory_of_one_endpoint_smaller(endpoints, capacity):
+    """What one server did not find says nothing of how much another keeps."""
     each = [ScriptedModel(lambda _: "x", context_capacity=40_000) for _ in range(endpoints)]
     model, controller = Failover(each), Controller()
     introduce(controller, [model])

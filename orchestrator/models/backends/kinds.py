@@ -55,7 +55,8 @@ class Kind:
 
     ``takes`` are the parameters of a request that say how it is to be served, and nothing of what
     is asked. ``first`` is which numbers go first as ``priority``. ``tells_capacity``: says how many
-    tokens of context it keeps in memory.
+    tokens of context it keeps in memory. ``prefix_cache``: is one server that finds the beginnings
+    of prompts again for as long as it has room, so that what it did not find shows how much it has.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Kind:
     takes: tuple[ParameterName, ...] = ()
     first: First | None = None
     tells_capacity: bool = False
+    prefix_cache: bool = False
     notes: str = ""
     source: str = ""
     measured: str = ""
@@ -141,6 +143,7 @@ _ALL = (
         takes=("priority", "cache_salt"),
         first="lower",
         tells_capacity=True,
+        prefix_cache=True,
         notes="tools need --enable-auto-tool-choice and a --tool-call-parser; cached tokens "
         "--enable-prompt-tokens-details; priorities --scheduling-policy priority",
         source="vllm/entrypoints/openai of vLLM 0.32",
@@ -163,6 +166,7 @@ _ALL = (
         takes=("priority", "cache_salt"),
         first="higher",
         tells_capacity=True,
+        prefix_cache=True,
         notes="seeds need --enable-deterministic-inference, cached tokens --enable-cache-report, "
         "tools a --tool-call-parser, priorities --enable-priority-scheduling",
         source="sglang python/sglang/srt/entrypoints/openai/protocol.py; "
@@ -183,6 +187,7 @@ _ALL = (
         responses=True,
         cached="yes",
         tells_capacity=True,
+        prefix_cache=True,
         notes="a whole reply repeats the message that it continues, a streamed one does not",
         source="llama.cpp tools/server/server-common.cpp, server-schema.cpp, server-task.cpp",
         measured="b1-0c1e570: all",
@@ -226,6 +231,7 @@ _ALL = (
         reasoning="reasoning_content",
         samples=True,
         cached="yes",
+        prefix_cache=True,
         notes="says of each model what it can",
         source="docs/serving.md",
         measured="every version: all",

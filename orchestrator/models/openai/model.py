@@ -71,7 +71,8 @@ class OpenAIModel:
 
     ``context_capacity`` is the memory of its server for all contexts together (the KV cache), in
     tokens, as far as it is known: with it branches keep their contexts over short waits. It may be
-    set later.
+    set later. ``prefix_cache``: it is one server with a prefix cache, so that the cached tokens it
+    reports show how much memory it has, where nobody has said.
     ``api`` is the protocol: Chat Completions, which every server speaks, or Responses.
     ``samples_per_call`` above 1 asks for that many samples of one question with one call (``n``),
     which reads their prompt once, where they are wanted at the same moment.
@@ -121,9 +122,11 @@ class OpenAIModel:
         extra_body: Mapping[str, JSON] | None = None,
         parameters: RequestParameters | None = None,
         context_capacity: int | None = None,
+        prefix_cache: bool = False,
     ) -> None:
         self.name, self.slots = name, slots
         self.context_capacity = context_capacity
+        self.prefix_cache = prefix_cache
         self.takes_scheduling = parameters is not None and parameters.by_call
         self._parameters = parameters
         self._in_background = parameters is not None and parameters.background is not None

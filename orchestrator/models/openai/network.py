@@ -65,14 +65,22 @@ class _Transport(httpx2.AsyncHTTPTransport):
 
         Servers close connections that they said to keep: uvicorn and llama.cpp after five seconds,
         llama.cpp after every streamed reply too. A request that meets such a one was never read.
+        A server that takes no new connection either has not closed an idle one, it has gone: it
+        may have read the request, which then counts as lost with its connection.
         """
+        stale: httpx2.TransportError | None = None
         while True:
             try:
                 return await super().handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                if stale is None:
+                    raise
+                raise stale from error
             except httpx2.TransportError as error:
                 # ends with a fresh connection, which is never stale
                 if not isinstance(error.__cause__, _StaleConnection):
                     raise
+                stale = error
 
 
 @cache

@@ -41,6 +41,10 @@ class CallTurn:
         """Every limit, with the ticket for it."""
         return [held for held in (self.learned, self.stated) if held is not None]
 
+    def use(self) -> None:
+        """This is the turn of the next call of this task, whichever was taken last."""
+        _TURN.set(self)
+
     def end(self) -> None:
         """The call is over, or will not be made. Saying it twice is harmless."""
         self.used(None)
