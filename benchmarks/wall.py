@@ -1,10 +1,11 @@
 """By how much a run passes its limit on wall time, whatever it is doing when that comes.
 
-Each run has lines of thought that would never end, and one that has answered where the model is in
-the process. They are in the middle of a stream, before a reply that comes whole, in a tool, in a verifier, in the pause before a retry,
-waiting for a slot, waiting for a reservation, 64 streams at once, or in a tool that blocks a
-thread. The server is a process of its own on loopback. The overrun is read off the run's own clock
-when its result is there, with the best answer and everything on record.
+Each run has lines of thought that would never end, and, where the model is in the process, one that
+has answered. They are in the middle of a stream, before a reply that comes whole, in a tool, in a
+verifier, in the pause before a retry, waiting for a slot, waiting for a reservation, 64 streams at
+once, or in a tool that blocks a thread. The server is a process of its own on loopback. The overrun
+is read off the run's own clock when its result is there, with the best answer and everything on
+record.
 
 It is told in polls. The executor waits for the very moment with a timer (of a millisecond at
 least, ``timer_ms``), so that the poll is the gap between two pieces of a stream: what a reader of
@@ -115,9 +116,7 @@ CASES: dict[str, Case] = {
 }
 
 
-async def overruns(
-    store: Store, address: str, case: Case, runs: int
-) -> list[tuple[float, float]]:
+async def overruns(store: Store, address: str, case: Case, runs: int) -> list[tuple[float, float]]:
     """The seconds by which each of some runs passed its limit, and those that were computed.
 
     Raises:
@@ -216,7 +215,9 @@ def main() -> None:
     figures: dict[str, float] = {"runs": len(everything), "poll_ms": 1000 * POLL_S}
     figures |= {"timer_ms": _timer_ms(), "commit_ms": commit_ms}
     for name, pairs in [("all", everything), *found.items()]:
-        late, computed = ([seconds / POLL_S for seconds in each] for each in zip(*pairs))
+        late, computed = (
+            [seconds / POLL_S for seconds in each] for each in zip(*pairs, strict=True)
+        )
         figures[f"{name}_p50_polls"] = statistics.median(late)
         figures[f"{name}_p99_polls"] = _percentile(late, 0.99)
         figures[f"{name}_cpu_p50_polls"] = statistics.median(computed)

@@ -202,9 +202,7 @@ async def test_streams_cut_off_together_cost_one_look_through_the_pool(http, mon
         looks += 1
         return look(pool)
 
-    monkeypatch.setattr(
-        httpcore2.AsyncConnectionPool, "_assign_requests_to_connections", counted
-    )
+    monkeypatch.setattr(httpcore2.AsyncConnectionPool, "_assign_requests_to_connections", counted)
     many = 24
     begun = b"HTTP/1.1 200 -\r\ncontent-length: 9\r\n\r\nx"
     async with serving(*[begun] * many, answer()) as server:
