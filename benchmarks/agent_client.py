@@ -35,7 +35,6 @@ class Outcome:
     slots_used: float
     parked: int
     preempted: int
-    refreshed: int
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +78,7 @@ class Arm:
         self.engine = engine
         self.resumed_first = resumed_first
         self.slots = SlotScheduler[_Agent](engine.rates.slots)
-        self.parked = self.refreshed = 0
+        self.parked = 0
 
     def ready(self, agent: _Agent) -> None:
         """An agent wants to generate."""
@@ -105,10 +104,6 @@ class Arm:
     def next_look(self) -> float:
         """When to dispatch again though nothing happens."""
         return _NEVER
-
-    def ended(self, request: Request) -> bool:
-        """Whether the end of a request concerns the arm alone."""
-        return False
 
 
 class HoldArm(Arm):
@@ -155,7 +150,7 @@ class OracleArm(Arm):
 
 
 class LeaseArm(Arm):
-    """Ours: permits and leases. ``refresh`` touches leased contexts before they are evicted."""
+    """Ours: permits and leases, as in production."""
 
     def __init__(
         self,
@@ -163,10 +158,8 @@ class LeaseArm(Arm):
         engine: VirtualEngine,
         *,
         times: type[ToolTimes] | None = None,
-        refresh: bool = False,
     ):
         super().__init__(load, engine)
-        self.refresh = refresh
         tool_times = times() if times else None
         self.tells = isinstance(tool_times, (_ExactTimes, _WrongTimes))
         if isinstance(tool_times, _WrongTimes):
@@ -175,8 +168,6 @@ class LeaseArm(Arm):
         self.leases = LeaseScheduler[_Agent](
             engine.rates.slots, capacity=engine.capacity, tool_times=tool_times
         )
-        self.touching: dict[Request, Hashable] = {}
-        self.contexts: dict[Hashable, int] = {}
 
     def ready(self, agent: _Agent) -> None:
         """A returning agent's prompt is its context and what is new."""
@@ -192,16 +183,10 @@ class LeaseArm(Arm):
         )
 
     def dispatch(self) -> None:
-        """Permits first; what is free then may keep contexts warm."""
+        """Submit what the scheduler grants."""
         now = self.engine.now
         while (agent := self.leases.grant(now)) is not None:
             self.submit(agent)
-        while self.refresh and (branch := self.leases.refresh(now)) is not None:
-            tokens = self.contexts[branch]
-            request = Request(branch, tokens, tokens, 1)
-            self.touching[request] = branch
-            self.engine.submit(request)
-            self.refreshed += 1
         for event in self.leases.take_events():
             self.parked += event.kind in {"parked", "shed"}
 
@@ -209,7 +194,6 @@ class LeaseArm(Arm):
         """Report what a client sees of a call, then what the branch does."""
         now, leases = self.engine.now, self.leases
         leases.first_token(request.uncached, request.first_token - request.submitted)
-        self.contexts[agent.id] = agent.context
         leases.release(agent, now=now, context=agent.context, cached=request.cached)
         if turn.tool:
             shape = turn.seconds if self.tells else None
@@ -217,18 +201,9 @@ class LeaseArm(Arm):
         else:
             leases.end(agent.id, now)
 
-    def ended(self, request: Request) -> bool:
-        """Whether it only touched a context."""
-        if request not in self.touching:
-            return False
-        self.leases.refreshed(self.touching.pop(request))
-        return True
-
     def next_look(self) -> float:
         """As the scheduler says."""
         look = self.leases.next_look(self.engine.now)
-        if self.refresh:
-            return min(_NEVER if look is None else look, self.engine.now + 0.5)
         return _NEVER if look is None else look
 
 
@@ -236,17 +211,15 @@ ARMS: dict[str, Callable[[Workload, VirtualEngine], Arm]] = {
     "hold": HoldArm,
     "fifo": Arm,
     "resume": partial(Arm, resumed_first=True),
-    "lease": partial(LeaseArm, refresh=True),
-    "learned": partial(LeaseArm, times=ToolTimes, refresh=True),
-    "untouched": partial(LeaseArm, times=ToolTimes),
-    "exact": partial(LeaseArm, times=_ExactTimes, refresh=True),
-    "wrong": partial(LeaseArm, times=_WrongTimes, refresh=True),
+    "lease": LeaseArm,
+    "learned": partial(LeaseArm, times=ToolTimes),
+    "exact": partial(LeaseArm, times=_ExactTimes),
+    "wrong": partial(LeaseArm, times=_WrongTimes),
     "oracle": partial(OracleArm, resumed_first=True),
 }
 """Rivals: ``hold`` keeps slot and memory during tool waits; ``fifo`` releases the slot, first come
 first served; ``resume`` releases it, who returns goes first. Ours: ``lease`` knows nothing of
-tools; ``learned`` learns their times by name; ``untouched`` is the same without refreshing
-contexts that are about to be evicted; ``exact`` is told every time, ``wrong`` the opposite.
+tools; ``learned`` learns their times by name; ``exact`` is told every time, ``wrong`` the opposite.
 ``oracle`` works inside the engine, knows every time and swaps for free."""
 
 
@@ -272,8 +245,6 @@ def simulate(load: Workload, capacity: int, arm: str) -> Outcome:
         client.dispatch()
         until = min(tools[0][0] if tools else _NEVER, client.next_look())
         for request in engine.advance(until):
-            if client.ended(request):
-                continue
             agent = agents[int(str(request.key))]
             turn = agent.turns[agent.turn]
             agent.context += turn.new + turn.output
@@ -297,5 +268,4 @@ def simulate(load: Workload, capacity: int, arm: str) -> Outcome:
         slots_used=engine.slot_seconds / engine.now / engine.rates.slots,
         parked=client.parked,
         preempted=engine.preempted,
-        refreshed=client.refreshed,
     )

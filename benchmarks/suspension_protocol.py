@@ -39,7 +39,7 @@ __all__ = ["ARMS", "Measured", "VirtualModel", "measure", "through_protocol"]
 
 NAME = "virtual"
 FAMILY, SIZE, R, SEED = "note", "tight", 5.0, 0
-ARMS = {"hold": "hold", "fifo": "fifo", "leases": "untouched"}
+ARMS = {"hold": "hold", "fifo": "fifo", "leases": "learned"}
 """Our arms, and what each is called in the simulation."""
 
 

@@ -129,7 +129,7 @@ class LeaseQueue(Generic[Ticket]):
     ) -> Iterator[tuple[Entry[Ticket], frozenset[Hashable] | None]]:
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
-        Of parked ones that are near the front, those go first whose context the cache still has.
+        Of parked ones those go first whose context the cache still has.
         The same entry may come twice.
         """
         waiting = [queue for queue in self._queues if queue]
@@ -153,10 +153,10 @@ class LeaseQueue(Generic[Ticket]):
                 )
                 yield from [(entry, frozenset(runs)) for entry in _first(behind)]
         for queue in waiting:
-            entries = _first(queue.values())
+            entries = list(queue.values())
             if queue is self._queues[_PARKED]:
                 entries.sort(key=is_cold)
-            yield from [(entry, None) for entry in entries]
+            yield from [(entry, None) for entry in entries[:_BYPASS]]
 
     def _urgent(self, now: float) -> list[Entry[Ticket]]:
         due = [

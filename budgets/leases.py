@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
-from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
+from longthought.budgets.lease_book import GROWTH, Lease, LeaseBook, LeaseEvent, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
@@ -30,6 +30,10 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 _PREFIX = "shared start"
 _FULL = 0.97
 """Share of the capacity above which contexts that wait are shed."""
+_WORTH = 0.5
+"""Most that what a new lease pushes out of the cache may be worth, by what it makes room for."""
+_KEPT = 1.05
+"""Share of the capacity that may be charged where a context is still there: it needs no room."""
 _UNKNOWN = 1 << 62
 
 
@@ -48,8 +52,6 @@ class LeaseScheduler(Generic[Ticket]):
         prefill_rate: tokens per second, until :meth:`first_token` has taught better.
         tool_times: what is known of tools; shared between backends. None: no prediction.
         fill: share of the capacity that leases may be charged.
-        margin: share of the capacity, counted from the next to be evicted, in which a context
-            under lease is worth refreshing.
     """
 
     def __init__(
@@ -59,16 +61,15 @@ class LeaseScheduler(Generic[Ticket]):
         capacity: int | None = None,
         prefill_rate: float = 8000.0,
         tool_times: ToolTimes | None = None,
-        fill: float = 0.94,
-        margin: float = 0.25,
+        fill: float = 0.9,
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
     ) -> None:
         if not 0 < fill <= 1:
-            raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
+            raise InvalidInput("fill", f"{fill} is no share", "use 0.9")
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
-        self.fill, self.margin = fill, margin
+        self.fill = fill
         self.slots = slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
         self._leases = LeaseBook()
@@ -76,7 +77,6 @@ class LeaseScheduler(Generic[Ticket]):
         self._waits = ToolWaits(tool_times)
         self._memory = MemoryEstimate(capacity, prefill_rate)
         self._resize()
-        self._refreshing: set[Hashable] = set()
         self._lost: dict[Hashable, None] = {}
         self._events: list[LeaseEvent] = []
 
@@ -115,8 +115,8 @@ class LeaseScheduler(Generic[Ticket]):
 
     @property
     def in_use(self) -> int:
-        """Number of permits that are held, those of refreshing calls included."""
-        return len(self._held) + len(self._refreshing)
+        """Number of permits that are held."""
+        return len(self._held)
 
     @property
     def waiting(self) -> int:
@@ -238,14 +238,12 @@ class LeaseScheduler(Generic[Ticket]):
         refused = math.inf
         reserved = False
         for entry, takes_from in self._queue.candidates(now, self._slots, self._is_cold):
-            if entry.branch in self._refreshing:
-                continue
             if not self._needs_lease(entry):
                 return self._take(entry, now)
             need = self._leases.need(entry.context, entry.prefix, entry.prefix_tokens)
             if takes_from is None and (reserved or need >= refused):
                 continue
-            if self._make_room(need, now, takes_from):
+            if self._make_room(entry, need, now, takes_from):
                 return self._take(entry, now, takes_from is EVERYBODY)
             if takes_from is EVERYBODY:
                 return None  # what generates now runs out, then there is room
@@ -344,45 +342,6 @@ class LeaseScheduler(Generic[Ticket]):
             return None
         return now + min(5.0, max(0.05, self.tau / 64))
 
-    def refresh(self, now: float) -> Hashable | None:
-        """A branch whose context should be touched by a call of one token before it is evicted.
-
-        Engines evict what was used least recently, also where something used later is of no more
-        use: contexts that have ended, and those whose branch waits for long. Such a call costs one
-        iteration. It takes a permit, which :meth:`refreshed` gives back. None: nothing to touch.
-        """
-        if self.capacity is None or self.in_use >= self._slots:
-            return None
-        reach = self.margin * self.capacity
-        room, generating = self._cache.free, self._generating()
-        useless = sum(tokens for key, tokens in self._cache.oldest() if not self.leased(key))
-        for key, tokens in self._cache.oldest():
-            if room > reach or not useless:
-                return None
-            lease = self._leases.get(key)
-            if lease is None:
-                useless -= tokens
-            elif (
-                lease.idle
-                and key not in self._refreshing
-                and tokens > (lease.context - lease.prefix_tokens) // 2
-                and self._waits.keeping(lease, now, generating) <= self.tau
-            ):
-                self._refreshing.add(key)
-                self._cache.use(key, tokens)
-                return key
-            room += tokens
-        return None
-
-    def refreshed(self, branch: Hashable) -> None:
-        """The call that :meth:`refresh` asked for is over, or was not made.
-
-        Raises:
-            KeyError: none was asked for.
-        """
-        self._refreshing.remove(branch)
-        self._cache.leave(branch, self._cache.resident(branch))
-
     def _is_cold(self, entry: Entry[Ticket]) -> bool:
         return self._cache.resident(entry.branch) <= (entry.context - entry.prefix_tokens) // 2
 
@@ -437,17 +396,30 @@ class LeaseScheduler(Generic[Ticket]):
             return math.inf
         return sum(one.context for one in self._leases if one.generating) / self.capacity
 
-    def _make_room(self, need: float, now: float, takes_from: frozenset[Hashable] | None) -> bool:
+    def _make_room(
+        self,
+        entry: Entry[Ticket],
+        need: float,
+        now: float,
+        takes_from: frozenset[Hashable] | None,
+    ) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
-        excess = self._leases.charged + need - self.budget
-        if excess <= 0 or not len(self._leases):
+        if not len(self._leases):
             return True
         generating = self._generating()
+        budget = self.budget
+        if not self._is_cold(entry):
+            budget *= _KEPT / self.fill
+        elif takes_from is None and generating and self._pushes_out(entry, now, generating):
+            return False
+        excess = self._leases.charged + need - budget
+        if excess <= 0:
+            return True
         # Nothing generates and nothing fits: any room is better than an engine that does nothing.
         price = self.tau if generating else 0.0
         idle = []
         for lease in self._leases:
-            if lease.generating or lease.branch in self._refreshing:
+            if lease.generating:
                 continue
             keeping = self._waits.keeping(lease, now, generating)
             # Who is owed room may have it from those that wait for a permit, too: branches that
@@ -468,6 +440,29 @@ class LeaseScheduler(Generic[Ticket]):
             self._close(lease, "parked", now)
         return True
 
+    def _pushes_out(self, entry: Entry[Ticket], now: float, generating: float) -> bool:
+        """Whether the cache would have to evict contexts that are worth more than the room.
+
+        It evicts what was used least recently, of use or not. What no lease is held for is worth
+        nothing; the rest its tokens, by how much sooner than ``tau`` a return is bought.
+        """
+        need = entry.context - entry.prefix_tokens + GROWTH
+        need -= self._cache.free + self._cache.resident(entry.branch)
+        left, worth = need, 0.0
+        for key, tokens in self._cache.oldest():
+            if left <= 0:
+                break
+            if key == entry.branch:
+                continue
+            taken = min(tokens, left)
+            left -= taken
+            lease = self._leases.get(key)
+            if lease is not None and lease.queued:
+                return True
+            if lease is not None:
+                worth += taken * self.tau / max(1e-3, self._waits.keeping(lease, now, generating))
+        return worth > _WORTH * max(0, need)
+
     def _shed(self, now: float) -> None:
         """Take leases away, oldest first, before contexts outgrow the memory."""
         if self.capacity is None or self._leases.actual <= _FULL * self.capacity:
@@ -476,8 +471,7 @@ class LeaseScheduler(Generic[Ticket]):
         for lease in sorted(idle, key=_idle_since):
             if self._leases.actual <= _FULL * self.capacity:
                 return
-            if lease.branch not in self._refreshing:
-                self._close(lease, "shed", now)
+            self._close(lease, "shed", now)
 
     def _close(self, lease: Lease, kind: str, now: float) -> None:
         self._leases.close(lease)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.agent_client import ARMS, Outcome, simulate
-from benchmarks.agents import FAMILIES, upper_bound, workload
+from benchmarks.agents import FAMILIES, client_bound, workload
 from benchmarks.suspension import Cell, ratios, simulate_cell
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
 
@@ -108,7 +108,7 @@ def test_leases_follow_the_better_rival_and_beat_it(
         assert found["tight", 1.0].recomputed[arm] <= 0.05
 
 
-def test_nobody_passes_the_upper_bound(
+def test_no_client_passes_the_bound(
     cells: dict[tuple[str, float], dict[str, Outcome | float]],
 ) -> None:
     for outcomes in cells.values():
@@ -132,5 +132,5 @@ def test_every_arm_does_all_the_work_and_is_repeatable(family: str, arm: str) ->
     capacity = FAMILIES[family].memory["tight"]
     one, again = simulate(load, capacity, arm), simulate(load, capacity, arm)
     assert one == again
-    assert one.decoded - one.refreshed == sum(turn.output for job in load.jobs for turn in job)
-    assert one.throughput <= upper_bound(load, capacity, EngineRates())
+    assert one.decoded == sum(turn.output for job in load.jobs for turn in job)
+    assert arm == "oracle" or one.throughput <= client_bound(load, capacity, EngineRates())

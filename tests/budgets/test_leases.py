@@ -293,21 +293,39 @@ def test_the_prefill_rate_follows_the_fast_answers() -> None:
     assert scheduler.tau == pytest.approx(10_000 / scheduler.prefill_rate)
 
 
-def test_contexts_about_to_be_evicted_are_refreshed_where_it_pays() -> None:
+def test_nothing_is_let_in_over_contexts_that_will_soon_be_wanted() -> None:
+    """The cache would evict what was used least recently: here what is worth most."""
+    times = ToolTimes()
+    for _ in range(20):
+        times.observe("read", 0.5)
+        times.observe("tests", 300.0)
+    for tool, granted in (("read", None), ("tests", "new")):
+        scheduler = memory(slots=8, times=times)
+        generate(scheduler, "waits", 3000)
+        scheduler.acting("waits", 0, tool=tool)
+        generate(scheduler, "gone", 5000)
+        scheduler.end("gone", 0)
+        ask(scheduler, "busy", 1000)
+        assert scheduler.grant(0) == "busy"
+        assert scheduler.charged + 3256 <= scheduler.budget, "there is room for one more lease"
+        ask(scheduler, "new", 3000)
+        assert scheduler.grant(0.1) == granted
+        assert scheduler.leased("waits")
+
+
+def test_what_the_cache_still_has_goes_first_and_needs_no_room() -> None:
     scheduler = memory(slots=8)
-    generate(scheduler, "kept", 3000)
-    scheduler.acting("kept", 0, tool="search")
-    assert scheduler.refresh(0) is None, "nothing is in its way"
-    generate(scheduler, "gone", 5000)
-    scheduler.end("gone", 0)
-    ask(scheduler, "busy", 1500)
+    for branch in ("cold", "warm"):
+        generate(scheduler, branch, 4500)
+        scheduler.park(branch, 0)
+    generate(scheduler, "waits", 4500)
+    ask(scheduler, "busy", 1000)
     assert scheduler.grant(0) == "busy"
-    assert scheduler.refresh(0.1) == "kept"
-    assert scheduler.in_use == 2
-    assert scheduler.refresh(0.1) is None
-    scheduler.refreshed("kept")
-    assert scheduler.in_use == 1
-    assert scheduler.refresh(0.1) is None, "it is no longer next to be evicted"
+    for branch in ("cold", "warm"):
+        ask(scheduler, branch, 4500, 1, resumed=True)
+    assert scheduler.fits("warm", 4500) is False
+    assert scheduler.grant(1) == "warm"
+    assert scheduler.grant(1) is None
 
 
 @pytest.mark.parametrize("end_first", [True, False])
@@ -339,8 +357,6 @@ def test_misuse_is_refused() -> None:
         ask(scheduler, "a", 10)
     with pytest.raises(KeyError):
         scheduler.release("b")
-    with pytest.raises(KeyError):
-        scheduler.refreshed("b")
     with pytest.raises(InvalidInput, match="context"):
         ask(scheduler, "b", -1)
     for field, value in (("capacity", 0), ("capacity", 1.5), ("capacity", -1), ("fill", 0.0)):
