@@ -76,7 +76,7 @@ def test_a_lease_is_kept_over_a_short_wait_and_lost_over_a_long_one() -> None:
     ask(scheduler, "b", 3000, 0)
     assert scheduler.grant(9) is None
     assert scheduler.next_look(9) is not None
-    assert scheduler.grant(11) == "b"
+    assert scheduler.grant(21) == "b", "twice tau, where the cache would evict it first"
     assert ("parked", "a") in kinds(scheduler)
 
 
@@ -291,41 +291,6 @@ def test_the_prefill_rate_follows_the_fast_answers() -> None:
         scheduler.first_token(10, 0.001)  # says nothing
     assert 5000 < scheduler.prefill_rate <= 8000
     assert scheduler.tau == pytest.approx(10_000 / scheduler.prefill_rate)
-
-
-def test_nothing_is_let_in_over_contexts_that_will_soon_be_wanted() -> None:
-    """The cache would evict what was used least recently: here what is worth most."""
-    times = ToolTimes()
-    for _ in range(20):
-        times.observe("read", 0.5)
-        times.observe("tests", 300.0)
-    for tool, granted in (("read", None), ("tests", "new")):
-        scheduler = memory(slots=8, times=times)
-        generate(scheduler, "waits", 3000)
-        scheduler.acting("waits", 0, tool=tool)
-        generate(scheduler, "gone", 5000)
-        scheduler.end("gone", 0)
-        ask(scheduler, "busy", 1000)
-        assert scheduler.grant(0) == "busy"
-        assert scheduler.charged + 3256 <= scheduler.budget, "there is room for one more lease"
-        ask(scheduler, "new", 3000)
-        assert scheduler.grant(0.1) == granted
-        assert scheduler.leased("waits")
-
-
-def test_what_the_cache_still_has_goes_first_and_needs_no_room() -> None:
-    scheduler = memory(slots=8)
-    for branch in ("cold", "warm"):
-        generate(scheduler, branch, 4500)
-        scheduler.park(branch, 0)
-    generate(scheduler, "waits", 4500)
-    ask(scheduler, "busy", 1000)
-    assert scheduler.grant(0) == "busy"
-    for branch in ("cold", "warm"):
-        ask(scheduler, branch, 4500, 1, resumed=True)
-    assert scheduler.fits("warm", 4500) is False
-    assert scheduler.grant(1) == "warm"
-    assert scheduler.grant(1) is None
 
 
 @pytest.mark.parametrize("end_first", [True, False])
