@@ -141,7 +141,7 @@ def client_bound(load: Workload, capacity: int, rates: EngineRates) -> float:
     A client can have a context kept, which takes memory for as long as the tool, or computed again,
     which takes the engine; it may have each token decoded in as large a batch as it likes, which
     saves engine time and takes memory for longer. With ``w`` between 0 and 1, all the work takes at
-    least ``(1 - w) * engine seconds + w * token-seconds / capacity``, the least of it for every wait
+    least ``(1 - w) * engine seconds + w * token-seconds / capacity``, the least for every wait
     and every token by itself: the dual of a linear program, and concave in ``w``. Left out is what
     would need an order: memory held while others are prefilled, and contexts of no use.
 
