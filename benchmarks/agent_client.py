@@ -8,40 +8,81 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from benchmarks.agents import Turn, Workload
+from benchmarks.simulated_runs import BACKEND, Change, SimulatedRun
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
 from longthought.budgets import SlotScheduler
+from longthought.budgets.lease_book import LeaseEvent
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.tool_times import ToolTimes
+from longthought.orchestrator.traces import Utilisation, quantile, utilisation
+from longthought.types import JSONObject
 
-__all__ = ["ARMS", "Outcome", "simulate"]
+__all__ = ["ARMS", "Counted", "Outcome", "Simulation", "simulate"]
 
 _NEVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulation came to; times in virtual seconds, the rest in tokens or events."""
+    """What runs of one backend came to; times in virtual seconds, the rest in tokens or events.
+
+    ``slots_used`` is the share of the slots that was held, ``idle`` the part of that in which a
+    tool of the same agent ran; ``tools_generating`` are seconds of tools in the model's clock.
+    """
 
     throughput: float
     p50: float
     p95: float
+    calls: int
     recomputed: int
     decoded: int
     slots_used: float
+    idle: float
+    tools_generating: float
     parked: int
-    preempted: int
+    shed: int
+    resumed: int
+
+    @classmethod
+    def of(cls, use: Utilisation) -> Self:
+        """Everything from what the runs have recorded."""
+        backend = use.backends[BACKEND]
+        lost = backend.recomputed_tokens
+        return cls(
+            throughput=use.runs_per_second,
+            p50=quantile(use.latencies, 0.5),
+            p95=quantile(use.latencies, 0.95),
+            calls=backend.calls,
+            # this backend reports what it finds, also if that is never anything
+            recomputed=backend.known_tokens if lost is None else lost,
+            decoded=backend.output_tokens,
+            slots_used=backend.share,
+            idle=use.permit_seconds_during_tools / backend.busy_seconds,
+            tools_generating=use.tool_seconds_in_generation,
+            parked=backend.leases["parked"],
+            shed=backend.leases["shed"],
+            resumed=backend.leases["resumed"],
+        )
 
 
 @dataclass(slots=True, eq=False)
 class _Agent:
     id: int
     turns: tuple[Turn, ...]
-    arrived: float
+    run: SimulatedRun
+    asked: float = 0.0
+    """When it asked for the slot that it holds or waits for."""
+    granted: float = -1.0
+    queued: float = 0.0
+    """When it wanted to generate."""
+    sent: float = 0.0
     turn: int = 0
     context: int = 0
     acting_until: float = -1.0
@@ -78,7 +119,7 @@ class Arm:
         self.engine = engine
         self.resumed_first = resumed_first
         self.slots = SlotScheduler[_Agent](engine.rates.slots)
-        self.parked = 0
+        self.scheduler: SlotScheduler[_Agent] | LeaseScheduler[_Agent] = self.slots
 
     def ready(self, agent: _Agent) -> None:
         """An agent wants to generate."""
@@ -94,6 +135,9 @@ class Arm:
     def submit(self, agent: _Agent) -> None:
         """Hand the next turn of an agent to the engine."""
         turn = agent.turns[agent.turn]
+        agent.sent = self.engine.now
+        if agent.granted < 0:
+            agent.granted = agent.sent
         agent.request = Request(agent.id, agent.context + turn.new, agent.context, turn.output)
         self.engine.submit(agent.request)
 
@@ -104,6 +148,10 @@ class Arm:
     def next_look(self) -> float:
         """When to dispatch again though nothing happens."""
         return _NEVER
+
+    def lease_changes(self) -> Iterable[LeaseEvent]:
+        """What has happened to leases since this was last asked for."""
+        return ()
 
 
 class HoldArm(Arm):
@@ -168,6 +216,7 @@ class LeaseArm(Arm):
         self.leases = LeaseScheduler[_Agent](
             engine.rates.slots, capacity=engine.capacity, tool_times=tool_times
         )
+        self.scheduler = self.leases
 
     def ready(self, agent: _Agent) -> None:
         """A returning agent's prompt is its context and what is new."""
@@ -187,8 +236,6 @@ class LeaseArm(Arm):
         now = self.engine.now
         while (agent := self.leases.grant(now)) is not None:
             self.submit(agent)
-        for event in self.leases.take_events():
-            self.parked += event.kind in {"parked", "shed"}
 
     def generated(self, agent: _Agent, request: Request, turn: Turn) -> None:
         """Report what a client sees of a call, then what the branch does."""
@@ -200,6 +247,10 @@ class LeaseArm(Arm):
             leases.acting(agent.id, now, tool=turn.tool, shape=shape)
         else:
             leases.end(agent.id, now)
+
+    def lease_changes(self) -> Iterable[LeaseEvent]:
+        """As the scheduler says."""
+        return self.leases.take_events()
 
     def next_look(self) -> float:
         """As the scheduler says."""
@@ -223,49 +274,110 @@ tools; ``learned`` learns their times by name; ``exact`` is told every time, ``w
 ``oracle`` works inside the engine, knows every time and swaps for free."""
 
 
+@dataclass(slots=True)
+class Counted:
+    """What a simulation counts itself: what its runs have recorded must come to the same."""
+
+    latencies: list[float] = field(default_factory=list)
+    slot_seconds: float = 0.0
+    leases: Counter[str] = field(default_factory=Counter)
+
+
+class Simulation:
+    """All agents of a load under an arm, to their ends.
+
+    Attributes:
+        runs: what the agents have recorded, in the order in which they arrived.
+        counted: what was counted beside it, for tests.
+    """
+
+    def __init__(self, load: Workload, capacity: int, arm: str) -> None:
+        self.load = load
+        self.engine = VirtualEngine(capacity, EngineRates())
+        self.client = ARMS[arm](load, self.engine)
+        self.runs: list[SimulatedRun] = []
+        self.counted = Counted()
+        self._agents: dict[int, _Agent] = {}
+        self._tools: list[tuple[float, int]] = []
+        self._changes: dict[int, list[Change]] = defaultdict(list)
+        """What happened to leases and is not recorded yet."""
+
+    def play(self) -> Outcome:
+        """Run it; to be called once."""
+        engine, client, tools = self.engine, self.client, self._tools
+        for _ in range(self.load.in_flight):
+            self._arrive()
+        while self._agents:
+            while tools and tools[0][0] <= engine.now:
+                self._returned(self._agents[heapq.heappop(tools)[1]])
+            client.dispatch()
+            self._note_leases()
+            until = min(tools[0][0] if tools else _NEVER, client.next_look())
+            held, before = client.scheduler.in_use, engine.now
+            ended = engine.advance(until)
+            self.counted.slot_seconds += held * (engine.now - before)
+            for request in ended:
+                self._generated(self._agents[int(str(request.key))], request)
+        return Outcome.of(utilisation(*self.runs))
+
+    def _arrive(self) -> None:
+        number, now = len(self.runs), self.engine.now
+        if number < len(self.load.jobs):
+            self.runs.append(SimulatedRun(number, now))
+            agent = _Agent(number, self.load.jobs[number], self.runs[-1])
+            self._agents[number] = agent
+            self._ready(agent)
+
+    def _ready(self, agent: _Agent) -> None:
+        agent.queued = self.engine.now
+        if not self.client.scheduler.holds(agent):
+            agent.asked, agent.granted = agent.queued, -1.0
+        self.client.ready(agent)
+
+    def _returned(self, agent: _Agent) -> None:
+        """A tool has ended, when it was to end: the engine may have looked a little later."""
+        begun = agent.acting_until - agent.turns[agent.turn - 1].seconds
+        agent.run.tool_ran(begun, agent.acting_until, self._changes.pop(agent.id, ()))
+        self._ready(agent)
+
+    def _generated(self, agent: _Agent, request: Request) -> None:
+        now, client = self.engine.now, self.client
+        turn, known = agent.turns[agent.turn], agent.context
+        agent.context += turn.new + turn.output
+        agent.turn += 1
+        agent.acting_until = now + turn.seconds
+        client.generated(agent, request, turn)
+        self._note_leases()
+        permits = []
+        if not client.scheduler.holds(agent):
+            permits.append((agent.asked, agent.granted, now, client.scheduler.slots))
+        agent.run.generated(
+            (agent.queued, agent.sent, now),
+            permits,
+            _usage(known + turn.new, turn.output, request.cached),
+            known,
+            self._changes.pop(agent.id, ()),
+        )
+        if turn.tool:
+            heapq.heappush(self._tools, (agent.acting_until, agent.id))
+        else:
+            agent.run.ended(now)
+            self.counted.latencies.append(now - agent.run.began)
+            del self._agents[agent.id]
+            self._arrive()
+
+    def _note_leases(self) -> None:
+        for change in self.client.lease_changes():
+            self.counted.leases[change.kind] += 1
+            told = (change.kind, change.at, change.tokens)
+            self._changes[int(str(change.branch))].append(told)
+
+
+def _usage(prompt: int, output: int, cached: int) -> JSONObject:
+    usage = {"prompt_tokens": prompt, "completion_tokens": output, "calls": 1}
+    return usage | {"cached_tokens": cached} if cached else usage
+
+
 def simulate(load: Workload, capacity: int, arm: str) -> Outcome:
     """Run all agents to their ends under an arm."""
-    engine = VirtualEngine(capacity, EngineRates())
-    client = ARMS[arm](load, engine)
-    agents: dict[int, _Agent] = {}
-    tools: list[tuple[float, int]] = []
-    latencies: list[float] = []
-
-    def arrive() -> None:
-        if len(latencies) + len(agents) < len(load.jobs):
-            number = len(latencies) + len(agents)
-            agents[number] = _Agent(number, load.jobs[number], engine.now)
-            client.ready(agents[number])
-
-    for _ in range(load.in_flight):
-        arrive()
-    while agents:
-        while tools and tools[0][0] <= engine.now:
-            client.ready(agents[heapq.heappop(tools)[1]])
-        client.dispatch()
-        until = min(tools[0][0] if tools else _NEVER, client.next_look())
-        for request in engine.advance(until):
-            agent = agents[int(str(request.key))]
-            turn = agent.turns[agent.turn]
-            agent.context += turn.new + turn.output
-            agent.turn += 1
-            agent.acting_until = engine.now + turn.seconds
-            client.generated(agent, request, turn)
-            if turn.tool:
-                heapq.heappush(tools, (agent.acting_until, agent.id))
-            else:
-                latencies.append(engine.now - agent.arrived)
-                del agents[agent.id]
-                arrive()
-    latencies.sort()
-    count = len(latencies)
-    return Outcome(
-        throughput=count / engine.now,
-        p50=latencies[count // 2],
-        p95=latencies[int(0.95 * count)],
-        recomputed=engine.recomputed,
-        decoded=engine.decoded,
-        slots_used=engine.slot_seconds / engine.now / engine.rates.slots,
-        parked=client.parked,
-        preempted=engine.preempted,
-    )
+    return Simulation(load, capacity, arm).play()

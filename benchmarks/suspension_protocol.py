@@ -1,28 +1,33 @@
 """One cell of the suspension benchmark through the real protocol, in virtual time.
 
 Agents ask an engine over HTTP: our client, our server, real sockets, streams. Only the engine is
-virtual, and time. Beside each arm stands what the simulation without a protocol says of it.
+virtual, and time. Beside each arm stands what the simulation without a protocol says of it. What
+the agents record goes through a store, and every figure is read from what comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
 from benchmarks import virtual_time
-from benchmarks.agent_client import simulate
+from benchmarks.agent_client import Outcome, simulate
 from benchmarks.agents import FAMILIES, Turn, Workload, workload
 from benchmarks.results import arguments, report
+from benchmarks.simulated_runs import BACKEND, Change, SimulatedRun, stored
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
-from longthought.budgets import BranchState, Controller
+from longthought.budgets import Branch, BranchState, Controller
 from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.serving import ChatApp
+from longthought.orchestrator.traces import utilisation
+from longthought.storage import Store
 from longthought.types import (
     Capabilities,
     Delta,
@@ -35,9 +40,16 @@ from longthought.types import (
     text_of,
 )
 
-__all__ = ["ARMS", "Measured", "VirtualModel", "measure", "through_protocol"]
+__all__ = [
+    "ARMS",
+    "Played",
+    "VirtualModel",
+    "measure",
+    "play",
+    "stored_figures",
+    "through_protocol",
+]
 
-NAME = "virtual"
 FAMILY, SIZE, R, SEED = "note", "tight", 5.0, 0
 ARMS = {"hold": "hold", "fifo": "fifo", "leases": "learned"}
 """Our arms, and what each is called in the simulation."""
@@ -58,7 +70,7 @@ class VirtualModel:
     """
 
     def __init__(self, engine: VirtualEngine) -> None:
-        self.name, self.slots = NAME, 10_000
+        self.name, self.slots = BACKEND, 10_000
         self.capabilities = Capabilities()
         self.engine = engine
         self._flights: dict[Request, _Flight] = {}
@@ -139,31 +151,32 @@ async def _serving(model: VirtualModel) -> AsyncIterator[str]:
         await serving
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What an arm came to: agents per virtual second, and tokens."""
-
-    throughput: float
-    recomputed: int
-    decoded: int
-    calls: int
-
-
 class _Client:
     """Agents under an arm. This one holds a slot from an agent's first turn to its last."""
 
     def __init__(self, model: OpenAIModel, slots: int, capacity: int) -> None:
         self.model = model
-        self.slots = asyncio.Semaphore(slots)
-        self.calls = 0
+        self.count, self.slots = slots, asyncio.Semaphore(slots)
+        self.now = asyncio.get_running_loop().time
+        self.runs: list[SimulatedRun] = []
+
+    def begin(self, number: int) -> SimulatedRun:
+        """The record of an agent that has arrived."""
+        self.runs.append(SimulatedRun(number, self.now()))
+        return self.runs[-1]
 
     async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
         """All turns of one agent."""
+        run, messages = self.begin(number), list[Message]()
+        asked = self.now()
         async with self.slots:
-            messages: list[Message] = []
+            granted = self.now()
             for turn in turns:
-                await self.ask(number, messages, turn)
-                await asyncio.sleep(turn.seconds)
+                call = await self.ask(number, messages, turn)
+                held = () if turn.tool else ((asked, granted, self.now(), self.count),)
+                call.record(run, held)
+                await self.act(run, turn)
+        run.ended(self.now())
 
     async def ask(
         self,
@@ -171,26 +184,68 @@ class _Client:
         messages: list[Message],
         turn: Turn,
         emit: Callable[[Delta], None] | None = None,
-    ) -> ModelReply:
+    ) -> _Call:
         """One model call; the conversation grows by what is new and by the reply."""
-        self.calls += 1
+        known = sum(len(text_of(message)) for message in messages)
         text = f"agent {number} " if not messages else ""
         messages.append({"role": "user", "content": text.ljust(turn.new, "x")})
-        request: ModelRequest = {"model": NAME, "messages": messages}
+        request: ModelRequest = {"model": BACKEND, "messages": messages}
+        sent = self.now()
         reply = await self.model.generate(request, Allowance(turn.output), emit or (lambda _: None))
         messages.append(reply["message"])
-        return reply
+        return _Call(known, sent, self.now(), reply["usage"])
+
+    async def act(self, run: SimulatedRun, turn: Turn, branch: Branch | None = None) -> None:
+        """Wait for the tool that a turn has called, if it has."""
+        if turn.tool:
+            begin = self.now()
+            await asyncio.sleep(turn.seconds)
+            run.tool_ran(begin, self.now(), _changes(branch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A model call that has ended: tokens it could have had from the cache, times, usage."""
+
+    known: int
+    sent: float
+    ended: float
+    usage: JSONObject
+
+    def record(
+        self,
+        run: SimulatedRun,
+        permits: Sequence[tuple[float, float, float, int]],
+        branch: Branch | None = None,
+    ) -> None:
+        """Put it on record with the permits that were given back after it."""
+        queued = permits[0][0] if branch is not None else self.sent
+        clock = (queued, self.sent, self.ended)
+        run.generated(clock, permits, self.usage, self.known, _changes(branch))
+
+
+def _changes(branch: Branch | None) -> list[Change]:
+    """What has happened to a branch's leases since this was last asked for."""
+    if branch is None or branch.log is None:
+        return []
+    told: list[Change] = [(what, at, tokens) for what, _, at, tokens in branch.log]
+    branch.log.clear()
+    return told
 
 
 class _FifoClient(_Client):
     """Gives the slot up while a tool works; first come, first served."""
 
     async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
-        messages: list[Message] = []
+        run, messages = self.begin(number), list[Message]()
         for turn in turns:
+            asked = self.now()
             async with self.slots:
-                await self.ask(number, messages, turn)
-            await asyncio.sleep(turn.seconds)
+                granted = self.now()
+                call = await self.ask(number, messages, turn)
+            call.record(run, [(asked, granted, self.now(), self.count)])
+            await self.act(run, turn)
+        run.ended(self.now())
 
 
 class _LeaseClient(_Client):
@@ -198,31 +253,44 @@ class _LeaseClient(_Client):
 
     def __init__(self, model: OpenAIModel, slots: int, capacity: int) -> None:
         super().__init__(model, slots, capacity)
-        self.controller = Controller(now=asyncio.get_running_loop().time)
-        self.controller.backend(NAME, slots, capacity=capacity)
+        self.controller = Controller(now=self.now)
+        self.controller.backend(BACKEND, slots, capacity=capacity)
 
     async def agent(self, number: int, turns: tuple[Turn, ...]) -> None:
-        branch, messages = self.controller.branch(f"agent {number}"), []
-        now, context = self.controller.now, 0
+        run, messages = self.begin(number), list[Message]()
+        branch = self.controller.branch(f"agent {number}")
+        branch.log = []
         for turn in turns:
-            context += turn.new
-            async with self.controller.permit(NAME, branch, context=context) as permit:
-                came: list[float] = []
-                begin = now()
-                reply = await self.ask(number, messages, turn, lambda _, at=came: at.append(now()))
-                usage = Usage.from_json(reply["usage"])
-                context += turn.output
-                fresh = usage.prompt_tokens - usage.cached_tokens
-                permit.used(
-                    context=context,
-                    cached=usage.cached_tokens,
-                    first_token=(fresh, came[0] - begin),
-                )
+            await self.generate(run, branch, number, messages, turn)
             if turn.tool:
                 branch.move(BranchState.ACTING, tool=turn.tool)
-                await asyncio.sleep(turn.seconds)
+                await self.act(run, turn, branch)
                 branch.move(BranchState.READY)
         branch.move(BranchState.DONE)
+        run.ended(self.now(), _changes(branch))
+
+    async def generate(
+        self,
+        run: SimulatedRun,
+        branch: Branch,
+        number: int,
+        messages: list[Message],
+        turn: Turn,
+    ) -> None:
+        """One turn with a permit."""
+        context = sum(len(text_of(message)) for message in messages) + turn.new
+        came: list[float] = []
+        async with self.controller.permit(BACKEND, branch, context=context) as permit:
+            call = await self.ask(number, messages, turn, lambda _: came.append(self.now()))
+            usage = Usage.from_json(call.usage)
+            permit.used(
+                context=context + turn.output,
+                cached=usage.cached_tokens,
+                first_token=(usage.prompt_tokens - usage.cached_tokens, came[0] - call.sent),
+            )
+        times = permit.asked_at, permit.granted_at, permit.released_at
+        asked, granted, released = (at if at is not None else 0.0 for at in times)
+        call.record(run, [(asked, granted, released, permit.slots)], branch)
 
 
 _CLIENTS: dict[str, Callable[[OpenAIModel, int, int], _Client]] = {
@@ -232,31 +300,48 @@ _CLIENTS: dict[str, Callable[[OpenAIModel, int, int], _Client]] = {
 }
 
 
-async def _run(load: Workload, capacity: int, arm: str) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the agents have recorded, and the engine that they asked."""
+
+    runs: list[SimulatedRun]
+    engine: VirtualEngine
+
+
+async def _play(load: Workload, capacity: int, arm: str) -> Played:
     engine = VirtualEngine(capacity, EngineRates())
     async with _serving(VirtualModel(engine)) as url:
         patience = 3600.0  # virtual seconds
         model = OpenAIModel(
-            NAME, base_url=url, api_key="none", timeout=patience, first_token_timeout=patience
+            BACKEND, base_url=url, api_key="none", timeout=patience, first_token_timeout=patience
         )
         client = _CLIENTS[arm](model, engine.rates.slots, capacity)
         jobs = iter(enumerate(load.jobs))
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
 
         async def one_after_the_other() -> None:
             for number, turns in jobs:
                 await client.agent(number, turns)
 
         await asyncio.gather(*(one_after_the_other() for _ in range(load.in_flight)))
-        seconds = loop.time() - begin
         await model.aclose()
-    return Measured(len(load.jobs) / seconds, engine.recomputed, engine.decoded, client.calls)
+    return Played(client.runs, engine)
 
 
-def through_protocol(load: Workload, capacity: int, arm: str) -> Measured:
+def play(load: Workload, capacity: int, arm: str) -> Played:
     """Run all agents to their ends over HTTP."""
-    return virtual_time.run(_run(load, capacity, arm))
+    return virtual_time.run(_play(load, capacity, arm))
+
+
+async def stored_figures(played: Played) -> Outcome:
+    """Every figure, from runs that were stored and read back."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with Store(directory=directory) as store:
+            return Outcome.of(utilisation(*await stored(played.runs, store)))
+
+
+def through_protocol(load: Workload, capacity: int, arm: str) -> Outcome:
+    """Run all agents to their ends over HTTP, and read their runs."""
+    return asyncio.run(stored_figures(play(load, capacity, arm)))
 
 
 def measure(quick: bool) -> dict[str, float]:
@@ -274,6 +359,8 @@ def measure(quick: bool) -> dict[str, float]:
             f"{arm}_over_simulated": one.throughput / alone.throughput,
             f"{arm}_recomputed_per_decoded": one.recomputed / one.decoded,
             f"{arm}_recomputed_per_decoded_simulated": alone.recomputed / alone.decoded,
+            f"{arm}_permits_held_while_a_tool_runs": one.idle,
+            f"{arm}_tool_seconds_in_the_generation_clock": one.tools_generating,
         }
     for rival in ("hold", "fifo"):
         ratio = measured["leases"].throughput / measured[rival].throughput

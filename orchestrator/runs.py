@@ -207,6 +207,7 @@ class Attempt:
                 index,
                 tenant=tenant,
                 left=None if limits.wall is None else limits.wall - clocks.seconds("wall"),
+                age=_age(recording) if mode == "live" else 0.0,
             ),
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},
@@ -490,6 +491,13 @@ def _clocks(index: Recorded) -> Clocks:
         for kind, pairs in attempt.items():
             clocks.restore(kind, pairs)  # type: ignore[arg-type]
     return clocks
+
+
+def _age(recording: Recording) -> float:
+    """Seconds since the last attempt at a run was recorded as begun."""
+    events = reversed(recording.events)
+    begun: float = next(e.body["at"] for e in events if e.type == "attempt_started")
+    return max(0.0, time.time() - begun)
 
 
 def _question_text(question: JSON) -> str:

@@ -86,7 +86,8 @@ class Seats:
     """All seats of one attempt at a run.
 
     ``tenant`` shares the slots fairly with others; ``left`` is how many seconds the run has. Times
-    are seconds on the controller's clock since the attempt began.
+    are seconds on the controller's clock since the attempt began, which is ``age`` seconds ago: its
+    first event says when that was by the wall clock, and so what other runs did at that time.
     """
 
     controller: Controller
@@ -94,6 +95,7 @@ class Seats:
     index: Recorded
     tenant: str | None = None
     left: float | None = None
+    age: float = 0.0
     began: float = field(init=False)
     _deadline: float | None = field(init=False)
     _seats: dict[str, Seat] = field(default_factory=dict)
@@ -107,8 +109,9 @@ class Seats:
     """Tokens per byte of each model, for texts whose tokens were bounded."""
 
     def __post_init__(self) -> None:
-        self.began = self.controller.now()
-        self._deadline = None if self.left is None else self.began + self.left
+        now = self.controller.now()
+        self.began = now - self.age
+        self._deadline = None if self.left is None else now + self.left
         for found in self.index.places:
             place = found
             while place and place not in self._resumed:

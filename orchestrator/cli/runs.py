@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longthought.errors import InvalidInput
 from longthought.orchestrator.cli.failures import reported
-from longthought.orchestrator.cli.output import age, console, plain_table, print_json
+from longthought.orchestrator.cli.output import age, console, plain_table, print_json, progress
 from longthought.orchestrator.cli.settings import settings_of
+from longthought.orchestrator.cli.show import print_use
 
 if TYPE_CHECKING:
-    from longthought.storage import RunRow
+    from longthought.orchestrator.traces import Utilisation
+    from longthought.storage import RunRow, Store
 
 __all__ = ["STATUSES", "runs", "signal"]
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)")
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+"""Seconds of each."""
 
 STATUSES = (
     "running",
@@ -37,7 +46,24 @@ def runs(
         str | None, typer.Option(help=", ".join(STATUSES) + ".", metavar="STATUS")
     ] = None,
     workflow: Annotated[str | None, typer.Option(help="Runs of this workflow alone.")] = None,
-    limit: Annotated[int, typer.Option(help="Most runs to list.", min=1)] = 50,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Most runs: 50 unless given, with --clocks all.", min=1),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Runs begun since then: 90s, 30min, 12h, 7d ago, or an ISO 8601 time (UTC unless "
+            "it says otherwise).",
+            metavar="WHEN",
+        ),
+    ] = None,
+    clocks: Annotated[
+        bool,
+        typer.Option(
+            "--clocks", help="Not a list, but what these runs together used each backend for."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the runs in the store, newest first.
@@ -47,16 +73,27 @@ def runs(
       longthought runs
       longthought runs --status parked
       longthought runs --limit 500 --json
+      longthought runs --since 1h --clocks
     """
     settings = settings_of(context)
+    begun = None if since is None else _moment(since)
+    if limit is None and not clocks:
+        limit = 50
     if status is not None and status not in STATUSES:
         raise InvalidInput("status", f"there is no {status!r}", f"Use {', '.join(STATUSES)}")
 
-    async def listed() -> list[RunRow]:
+    async def listed() -> tuple[list[RunRow], Utilisation | None]:
         async with settings.store() as store:
-            return await store.list_runs(limit=limit, status=status, workflow=workflow)
+            rows = await store.list_runs(limit=limit, status=status, workflow=workflow, since=begun)
+            return rows, await _used(store, rows) if clocks else None
 
-    rows = asyncio.run(listed())
+    rows, use = asyncio.run(listed())
+    if use is not None:
+        if as_json:
+            print_json(use.to_json())
+        else:
+            print_use(use)
+        return
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -67,6 +104,35 @@ def runs(
     for row in rows:
         table.add_row(row.id, row.workflow, row.status, age(row.created_at), f"{row.length:,}")
     console().print(table)
+
+
+async def _used(store: Store, rows: list[RunRow]) -> Utilisation:
+    """What runs together used slots for; one of them in memory at a time."""
+    from longthought.orchestrator.traces import UtilisationReader
+
+    reader = UtilisationReader()
+    with progress("reading") as told:
+        for number, row in enumerate(rows, 1):
+            told(f"reading run {number:,} of {len(rows):,}")
+            reader.read(await store.read(row.id))
+    return reader.found()
+
+
+def _moment(text: str) -> float:
+    """A moment in seconds since the epoch, said as an age or as a time.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if ago := _AGE.fullmatch(text):
+        return time.time() - float(ago[1]) * _UNITS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(
+            "since", f"{text!r} is no time", "Use 30min, 12h, 7d or 2026-01-31T12:00"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @reported

@@ -2,7 +2,8 @@
 
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
-from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
+from longthought.orchestrator.traces.use import BackendUse, Utilisation, quantile
+from longthought.orchestrator.traces.utilisation import Trace, UtilisationReader, utilisation
 from longthought.orchestrator.traces.why import Explanation, explain
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "RunTree",
     "SearchNode",
     "Step",
+    "Trace",
     "Utilisation",
+    "UtilisationReader",
     "explain",
+    "quantile",
     "run_tree",
     "utilisation",
 ]
