@@ -42,10 +42,10 @@ class Ratios:
     """Medians over the seeds of a cell, by arm; ``throughput`` and latencies relative to hold.
 
     ``worst`` is the throughput relative to the better of hold and FIFO, ``recomputed`` relative to
-    FIFO, ``bound`` the throughput as a share of what no client passes. ``slots`` is the share of the
-    slots that was held; ``idle`` is that of it in which a tool ran, and ``tools_generating`` are
-    seconds of tools in the model's clock, both the most of any seed. ``again`` is what was computed
-    again per token decoded.
+    FIFO, ``bound`` the throughput as a share of what no client passes. ``slots`` is the share of
+    the slots that was held; ``idle`` is that of it in which a tool ran, and ``tools_generating``
+    are seconds of tools in the model's clock, both the most of any seed. ``again`` is what was
+    computed again per token decoded.
     """
 
     throughput: dict[str, float]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from longthought.errors import InvalidInput
 
-__all__ = ["GROWTH", "Lease", "LeaseBook", "LeaseEvent", "check_tokens"]
+__all__ = ["Lease", "LeaseBook", "LeaseEvent", "check_tokens"]
 
 GROWTH = 256
 """Tokens that a context is expected to grow by at least in its next call."""

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
-from longthought.budgets.lease_book import GROWTH, Lease, LeaseBook, LeaseEvent, check_tokens
+from longthought.budgets.lease_book import Lease, LeaseBook, LeaseEvent, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
@@ -30,10 +30,6 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 _PREFIX = "shared start"
 _FULL = 0.97
 """Share of the capacity above which contexts that wait are shed."""
-_WORTH = 0.5
-"""Most that what a new lease pushes out of the cache may be worth, by what it makes room for."""
-_KEPT = 1.05
-"""Share of the capacity that may be charged where a context is still there: it needs no room."""
 _UNKNOWN = 1 << 62
 
 
@@ -51,7 +47,8 @@ class LeaseScheduler(Generic[Ticket]):
         capacity: tokens of context memory, None if unknown.
         prefill_rate: tokens per second, until :meth:`first_token` has taught better.
         tool_times: what is known of tools; shared between backends. None: no prediction.
-        fill: share of the capacity that leases may be charged.
+        fill: share of the capacity that leases may be charged; all of it may be where one is taken
+            for a context that the cache still has.
     """
 
     def __init__(
@@ -61,13 +58,13 @@ class LeaseScheduler(Generic[Ticket]):
         capacity: int | None = None,
         prefill_rate: float = 8000.0,
         tool_times: ToolTimes | None = None,
-        fill: float = 0.9,
+        fill: float = 0.83,
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
     ) -> None:
         if not 0 < fill <= 1:
-            raise InvalidInput("fill", f"{fill} is no share", "use 0.9")
+            raise InvalidInput("fill", f"{fill} is no share", "use 0.83")
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
         self.fill = fill
         self.slots = slots
@@ -404,17 +401,12 @@ class LeaseScheduler(Generic[Ticket]):
         takes_from: frozenset[Hashable] | None,
     ) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
-        if not len(self._leases):
+        # What the cache still has is there already, if not for long: it may have all of the memory.
+        budget = self.budget if self._is_cold(entry) or self.capacity is None else self.capacity
+        excess = self._leases.charged + need - budget
+        if excess <= 0 or not len(self._leases):
             return True
         generating = self._generating()
-        budget = self.budget
-        if not self._is_cold(entry):
-            budget *= _KEPT / self.fill
-        elif takes_from is None and generating and self._pushes_out(entry, now, generating):
-            return False
-        excess = self._leases.charged + need - budget
-        if excess <= 0:
-            return True
         # Nothing generates and nothing fits: any room is better than an engine that does nothing.
         price = self.tau if generating else 0.0
         idle = []
@@ -439,29 +431,6 @@ class LeaseScheduler(Generic[Ticket]):
         for lease in chosen:
             self._close(lease, "parked", now)
         return True
-
-    def _pushes_out(self, entry: Entry[Ticket], now: float, generating: float) -> bool:
-        """Whether the cache would have to evict contexts that are worth more than the room.
-
-        It evicts what was used least recently, of use or not. What no lease is held for is worth
-        nothing; the rest its tokens, by how much sooner than ``tau`` a return is bought.
-        """
-        need = entry.context - entry.prefix_tokens + GROWTH
-        need -= self._cache.free + self._cache.resident(entry.branch)
-        left, worth = need, 0.0
-        for key, tokens in self._cache.oldest():
-            if left <= 0:
-                break
-            if key == entry.branch:
-                continue
-            taken = min(tokens, left)
-            left -= taken
-            lease = self._leases.get(key)
-            if lease is not None and lease.queued:
-                return True
-            if lease is not None:
-                worth += taken * self.tau / max(1e-3, self._waits.keeping(lease, now, generating))
-        return worth > _WORTH * max(0, need)
 
     def _shed(self, now: float) -> None:
         """Take leases away, oldest first, before contexts outgrow the memory."""

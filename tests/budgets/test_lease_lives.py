@@ -57,8 +57,8 @@ class Lives:
             self.log.append(granted)
             self.state[granted] = "generating"
             if scheduler.leased(granted) and granted not in known:
-                # What the cache still has may be leased beyond the budget: it needs no new room.
-                most = max(scheduler.budget, 1.05 * (scheduler.capacity or math.inf))
+                # All of the memory, for the cache may still have it.
+                most = scheduler.capacity or math.inf
                 assert scheduler.charged <= most or scheduler.leases == 1
         idle = "generating" not in self.state.values()
         assert not (idle and scheduler.waiting), "a permit is free and the engine does nothing"

@@ -76,7 +76,7 @@ def test_a_lease_is_kept_over_a_short_wait_and_lost_over_a_long_one() -> None:
     ask(scheduler, "b", 3000, 0)
     assert scheduler.grant(9) is None
     assert scheduler.next_look(9) is not None
-    assert scheduler.grant(21) == "b", "twice tau, where the cache would evict it first"
+    assert scheduler.grant(11) == "b"
     assert ("parked", "a") in kinds(scheduler)
 
 
@@ -103,6 +103,34 @@ def test_a_wait_that_is_known_to_be_long_gives_the_room_at_once() -> None:
         scheduler.acting("a", 0, tool=tool)
         ask(scheduler, "b", 3000, 0)
         assert scheduler.grant(now) == granted
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_the_cache_still_has_goes_first_and_may_have_all_of_the_memory(cached: bool) -> None:
+    scheduler = memory(slots=12)
+    scheduler.fill = 0.6
+    if cached:
+        generate(scheduler, "warm", 3000)
+        scheduler.park("warm", 0)
+    ask(scheduler, "busy", 5000)
+    assert scheduler.grant(0) == "busy"
+    for index in range(9):  # more than are looked at of each queue
+        ask(scheduler, f"cold {index}", 3000, 1, resumed=True)
+    ask(scheduler, "warm", 3000, 2, resumed=True)
+    assert scheduler.charged + 3256 > scheduler.budget
+    assert scheduler.grant(3) == ("warm" if cached else None)
+    assert scheduler.charged <= 10_000
+
+
+def test_the_cache_gives_no_right_to_more_than_all_of_the_memory() -> None:
+    scheduler = memory()
+    generate(scheduler, "warm", 3000)
+    scheduler.park("warm", 0)
+    ask(scheduler, "busy", 6800)
+    assert scheduler.grant(0) == "busy"
+    ask(scheduler, "warm", 3000, 1, resumed=True)
+    assert scheduler.charged + 3256 > 10_000
+    assert scheduler.grant(1) is None
 
 
 def test_an_engine_that_does_nothing_takes_room_from_who_waits() -> None:
