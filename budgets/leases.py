@@ -402,7 +402,8 @@ class LeaseScheduler(Generic[Ticket]):
     ) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
         # What the cache still has is there already, if not for long: it may have all of the memory.
-        budget = self.budget if self._is_cold(entry) or self.capacity is None else self.capacity
+        everything = self.capacity
+        budget = self.budget if everything is None or self._is_cold(entry) else everything
         excess = self._leases.charged + need - budget
         if excess <= 0 or not len(self._leases):
             return True
