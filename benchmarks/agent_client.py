@@ -149,10 +149,6 @@ class Arm:
         """When to dispatch again though nothing happens."""
         return _NEVER
 
-    def ended(self, request: Request) -> bool:
-        """Whether the end of a request concerns the arm alone."""
-        return False
-
     def lease_changes(self) -> Iterable[LeaseEvent]:
         """What has happened to leases since this was last asked for."""
         return ()
@@ -202,7 +198,7 @@ class OracleArm(Arm):
 
 
 class LeaseArm(Arm):
-    """Ours: permits and leases. ``refresh`` touches leased contexts before they are evicted."""
+    """Ours: permits and leases, as in production."""
 
     def __init__(
         self,
@@ -210,10 +206,8 @@ class LeaseArm(Arm):
         engine: VirtualEngine,
         *,
         times: type[ToolTimes] | None = None,
-        refresh: bool = False,
     ):
         super().__init__(load, engine)
-        self.refresh = refresh
         tool_times = times() if times else None
         self.tells = isinstance(tool_times, (_ExactTimes, _WrongTimes))
         if isinstance(tool_times, _WrongTimes):
@@ -223,8 +217,6 @@ class LeaseArm(Arm):
             engine.rates.slots, capacity=engine.capacity, tool_times=tool_times
         )
         self.scheduler = self.leases
-        self.touching: dict[Request, Hashable] = {}
-        self.contexts: dict[Hashable, int] = {}
 
     def ready(self, agent: _Agent) -> None:
         """A returning agent's prompt is its context and what is new."""
@@ -240,34 +232,21 @@ class LeaseArm(Arm):
         )
 
     def dispatch(self) -> None:
-        """Permits first; what is free then may keep contexts warm."""
+        """Submit what the scheduler grants."""
         now = self.engine.now
         while (agent := self.leases.grant(now)) is not None:
             self.submit(agent)
-        while self.refresh and (branch := self.leases.refresh(now)) is not None:
-            tokens = self.contexts[branch]
-            request = Request(branch, tokens, tokens, 1)
-            self.touching[request] = branch
-            self.engine.submit(request)
 
     def generated(self, agent: _Agent, request: Request, turn: Turn) -> None:
         """Report what a client sees of a call, then what the branch does."""
         now, leases = self.engine.now, self.leases
         leases.first_token(request.uncached, request.first_token - request.submitted)
-        self.contexts[agent.id] = agent.context
         leases.release(agent, now=now, context=agent.context, cached=request.cached)
         if turn.tool:
             shape = turn.seconds if self.tells else None
             leases.acting(agent.id, now, tool=turn.tool, shape=shape)
         else:
             leases.end(agent.id, now)
-
-    def ended(self, request: Request) -> bool:
-        """Whether it only touched a context."""
-        if request not in self.touching:
-            return False
-        self.leases.refreshed(self.touching.pop(request))
-        return True
 
     def lease_changes(self) -> Iterable[LeaseEvent]:
         """As the scheduler says."""
@@ -276,8 +255,6 @@ class LeaseArm(Arm):
     def next_look(self) -> float:
         """As the scheduler says."""
         look = self.leases.next_look(self.engine.now)
-        if self.refresh:
-            return min(_NEVER if look is None else look, self.engine.now + 0.5)
         return _NEVER if look is None else look
 
 
@@ -285,17 +262,15 @@ ARMS: dict[str, Callable[[Workload, VirtualEngine], Arm]] = {
     "hold": HoldArm,
     "fifo": Arm,
     "resume": partial(Arm, resumed_first=True),
-    "lease": partial(LeaseArm, refresh=True),
-    "learned": partial(LeaseArm, times=ToolTimes, refresh=True),
-    "untouched": partial(LeaseArm, times=ToolTimes),
-    "exact": partial(LeaseArm, times=_ExactTimes, refresh=True),
-    "wrong": partial(LeaseArm, times=_WrongTimes, refresh=True),
+    "lease": LeaseArm,
+    "learned": partial(LeaseArm, times=ToolTimes),
+    "exact": partial(LeaseArm, times=_ExactTimes),
+    "wrong": partial(LeaseArm, times=_WrongTimes),
     "oracle": partial(OracleArm, resumed_first=True),
 }
 """Rivals: ``hold`` keeps slot and memory during tool waits; ``fifo`` releases the slot, first come
 first served; ``resume`` releases it, who returns goes first. Ours: ``lease`` knows nothing of
-tools; ``learned`` learns their times by name; ``untouched`` is the same without refreshing
-contexts that are about to be evicted; ``exact`` is told every time, ``wrong`` the opposite.
+tools; ``learned`` learns their times by name; ``exact`` is told every time, ``wrong`` the opposite.
 ``oracle`` works inside the engine, knows every time and swaps for free."""
 
 
@@ -342,11 +317,7 @@ class Simulation:
             ended = engine.advance(until)
             self.counted.slot_seconds += held * (engine.now - before)
             for request in ended:
-                number = int(str(request.key))
-                if client.ended(request):
-                    self._touched(self.runs[number], request)
-                else:
-                    self._generated(self._agents[number], request)
+                self._generated(self._agents[int(str(request.key))], request)
         return Outcome.of(utilisation(*self.runs))
 
     def _arrive(self) -> None:
@@ -394,17 +365,6 @@ class Simulation:
             self.counted.latencies.append(now - agent.run.began)
             del self._agents[agent.id]
             self._arrive()
-
-    def _touched(self, run: SimulatedRun, request: Request) -> None:
-        """A call that only kept a context warm has ended."""
-        begun, now = request.submitted, self.engine.now
-        run.generated(
-            (begun, begun, now),
-            [(begun, begun, now, self.client.scheduler.slots)],
-            _usage(request.prompt, request.output, request.cached),
-            request.known,
-            aside=True,
-        )
 
     def _note_leases(self) -> None:
         for change in self.client.lease_changes():

@@ -63,21 +63,17 @@ class SimulatedRun:
         usage: JSONObject,
         known: int,
         leases: Iterable[Change] = (),
-        *,
-        aside: bool = False,
     ) -> None:
         """A model call has ended.
 
         ``clock`` says when it was queued, sent and over; ``permits``, of each permit that was given
         back with it, when it was asked for, granted and released, and how many slots there were.
-        ``known`` tokens of the prompt had been computed before. One that is made ``aside`` is no
-        part of the agent's conversation.
+        ``known`` tokens of the prompt had been computed before.
         """
         began = self.began
-        inside = f":tool/aside#{len(self.events)}" if aside else ""
         result = str(len(self.events))
         self.payloads[result] = {"usage": usage}
-        body = self._effect(f"{inside}:model", "model", ("request", result), clock, leases)
+        body = self._effect(":model", "model", ("request", result), clock, leases)
         body["permits"] = [[a - began, g - began, r - began, slots] for a, g, r, slots in permits]
         body["known"] = known
 

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 FAMILY, SIZE, R, SEED = "note", "tight", 5.0, 0
-ARMS = {"hold": "hold", "fifo": "fifo", "leases": "untouched"}
+ARMS = {"hold": "hold", "fifo": "fifo", "leases": "learned"}
 """Our arms, and what each is called in the simulation."""
 
 

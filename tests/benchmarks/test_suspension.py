@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.agent_client import ARMS, Outcome, Simulation, simulate
-from benchmarks.agents import FAMILIES, upper_bound, workload
+from benchmarks.agents import FAMILIES, client_bound, workload
 from benchmarks.simulated_runs import stored
 from benchmarks.suspension import Cell, ratios, simulate_cell
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
@@ -114,7 +114,7 @@ def test_leases_follow_the_better_rival_and_beat_it(
         assert found["tight", 1.0].recomputed[arm] <= 0.05
 
 
-def test_nobody_passes_the_upper_bound(
+def test_no_client_passes_the_bound(
     cells: dict[tuple[str, float], dict[str, Outcome | float]],
 ) -> None:
     for outcomes in cells.values():
@@ -138,9 +138,8 @@ def test_every_arm_does_all_the_work_and_is_repeatable(family: str, arm: str) ->
     capacity = FAMILIES[family].memory["tight"]
     one, again = simulate(load, capacity, arm), simulate(load, capacity, arm)
     assert one == again
-    beside = one.calls - sum(map(len, load.jobs))  # each of one token
-    assert one.decoded - beside == sum(turn.output for job in load.jobs for turn in job)
-    assert one.throughput <= upper_bound(load, capacity, EngineRates())
+    assert one.decoded == sum(turn.output for job in load.jobs for turn in job)
+    assert arm == "oracle" or one.throughput <= client_bound(load, capacity, EngineRates())
 
 
 # -- what is recorded of it ------------------------------------------------------------------------
@@ -161,7 +160,7 @@ def test_every_figure_of_the_events_is_the_simulations_own(arm: str) -> None:
     )
     assert found.tools_generating == 0
     assert (found.idle > 0.2) if arm == "hold" else (found.idle == 0)
-    if arm in ("lease", "learned", "untouched"):
+    if arm in ("lease", "learned"):
         assert found.parked > 0
         assert found.resumed == found.parked + found.shed
     backend = utilisation(*simulation.runs).backends["virtual"]
