@@ -18,6 +18,7 @@ from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
 from longthought.types import Capabilities, Grant, ModelReply, ModelRequest
+from tests.executor.workflows import add
 
 AT_ONCE = Retry(attempts=3, base=0.0, cap=0.0)
 
@@ -49,17 +50,6 @@ def nothing_is_held(workflow: Workflow, scopes: list[Scope]) -> None:
     for scope in scopes:
         assert not scope.reserved, scope.view()
         assert not scope.waiting, scope.view()
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 def asking(server: ProtocolServer, modes: str, store: Store, **options: Any) -> Workflow:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.protocol_server import ProtocolServer, protocol_server
-from longthought import Budget, Store, Workflow, answers, strategies, tool
+from benchmarks.protocol_server import ProtocolServer
+from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Scope, caution
 from longthought.errors import BackendError, InvalidInput
 from longthought.orchestrator import runs
@@ -22,24 +22,12 @@ from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.types import JSONObject, ModelRequest
+from tests.executor.workflows import add
 
 AT_ONCE = Retry(attempts=5, base=0.0, cap=0.0)
 SHORT = 0.25
 KEYS = itertools.count()
 """A key of its own for each test: what one was told of a rate limit holds for all of the key."""
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ProtocolServer]:
-    with protocol_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ProtocolServer) -> ProtocolServer:
-    """The server with all counts at nothing."""
-    running.counts.clear()
-    return running
 
 
 @pytest.fixture
@@ -53,17 +41,6 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
 
     monkeypatch.setattr(runs, "Scope", make)
     return made
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 Make = Callable[..., Workflow]

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
-from longthought import Budget, Store, Workflow, tool
+from longthought import Budget, Store, Workflow
 from longthought.errors import BackendError
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.openai.secrets import Secrets
 from longthought.storage import export_run
 from longthought.types import ModelRequest
+from tests.executor.workflows import add
 
 KEY = "sk-key-that-nobody-may-see"
 HEADER = "header/that nobody+may see"
@@ -63,17 +64,6 @@ FAULTS = [
 def server() -> Iterator[ProtocolServer]:
     with protocol_server() as running:
         yield running
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from benchmarks.protocol_server import ProtocolServer, protocol_server
+from benchmarks.protocol_server import ProtocolServer
 from longthought import Budget, Context, Store, Workflow, answers, strategies, tool
 from longthought.budgets import Pool, PriceBook, Reservation, Scope
 from longthought.orchestrator.definition import Retry
@@ -21,18 +21,6 @@ from tests.executor.copies import copy_prefix
 from tests.executor.workflows import looking, turns_of
 
 AT_ONCE = Retry(attempts=5, base=0.0, cap=0.0)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ProtocolServer]:
-    with protocol_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ProtocolServer) -> ProtocolServer:
-    running.counts.clear()
-    return running
 
 
 @pytest.fixture

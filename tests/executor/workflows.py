@@ -52,3 +52,14 @@ def looking(store: Any, *, script: Any = two_lookups, **changes: Any) -> Workflo
     }
     options.update(changes)
     return Workflow("looking", store=store, **options)
+
+
+@tool(effect="pure")
+async def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: one number.
+        b: the other.
+    """
+    return a + b

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from longthought import Budget, Store, Workflow, strategies, tool
+from longthought import Budget, Store, Workflow, strategies
 from longthought.errors import BackendError, ConfigurationError, InvalidInput
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
 from longthought.orchestrator.models.backends import RequestParameters
@@ -19,6 +19,7 @@ from longthought.orchestrator.models.scheduling import tell_scheduling
 from longthought.orchestrator.recorded import Recorded
 from longthought.storage import audit
 from longthought.types import Scheduling
+from tests.executor.workflows import add
 from tests.models.background_server import BackgroundServer, background_server
 
 QUESTION: Any = {"model": "toy", "messages": [{"role": "user", "content": "Add é."}]}
@@ -29,17 +30,6 @@ FOREVER = 10**9
 def _looks_at_once(monkeypatch):
     monkeypatch.setattr(background, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(background, "_LONGEST_LOOK", 0.001)
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 @pytest.fixture

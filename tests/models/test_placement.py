@@ -26,6 +26,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.seats import Seats, introduce
 from longthought.types import Scheduling
+from tests.executor.workflows import add
 from tests.models.strangers import stranger
 from tests.models.test_failover import Clock, Endpoint, both, down, end
 
@@ -263,17 +264,6 @@ def test_several_threads_share_it():
 
 
 # -- real servers and real runs -----------------------------------------------------------------
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.protocol_server import ProtocolServer
-from longthought import Store, Workflow, strategies, tool
+from longthought import Store, Workflow, strategies
 from longthought.errors import BackendError, ConfigurationError
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
 from longthought.orchestrator.models.backends import parameters
@@ -25,6 +25,7 @@ from longthought.orchestrator.models.scheduling import (
 )
 from longthought.storage import canonical
 from longthought.types import Model, Scheduling
+from tests.executor.workflows import add
 from tests.models.strangers import stranger
 
 REQUEST: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
@@ -36,17 +37,6 @@ NEW, RESUMED = 9, 5
 @pytest.fixture(autouse=True)
 def _no_time_passes(monkeypatch):
     monkeypatch.setattr(parameters, "time", SimpleNamespace(time=lambda: 0.0))
-
-
-@tool(effect="pure")
-async def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: one number.
-        b: the other.
-    """
-    return a + b
 
 
 @pytest.fixture
