@@ -152,7 +152,10 @@ class Fleet(Generic[Ticket]):
     @property
     def slots(self) -> int:
         """How many tickets may hold a permit, at all endpoints that take calls."""
-        return sum(place.scheduler.slots for place in self._places.values() if place.open)
+        slots = 0
+        for place in self._places.values():
+            slots += place.scheduler.slots if place.open else 0
+        return slots
 
     @property
     def capacity(self) -> int | None:
@@ -190,7 +193,10 @@ class Fleet(Generic[Ticket]):
     @property
     def full(self) -> bool:
         """Whether no endpoint that takes calls has a free slot."""
-        return not any(_has_slot(place) for place in self._places.values())
+        for place in self._places.values():
+            if _has_slot(place):
+                return False
+        return True
 
     def at(self, ticket: Ticket) -> str:
         """The endpoint that a ticket holds a permit for.
@@ -220,11 +226,11 @@ class Fleet(Generic[Ticket]):
         home = self._home(branch)
         if home is not None:
             return _has_slot(home)
-        return any(
-            _has_slot(place)
-            and place.scheduler.fits(branch, context, prefix, prefix_tokens, before)
-            for place in self._places.values()
-        )
+        for place in self._places.values():
+            if _has_slot(place):
+                if place.scheduler.fits(branch, context, prefix, prefix_tokens, before):
+                    return True
+        return False
 
     def share(self, *, run: Hashable = None, tenant: Hashable = None, weight: float) -> None:
         """Give a run or a tenant a weight other than 1.
@@ -240,7 +246,8 @@ class Fleet(Generic[Ticket]):
     def take_events(self) -> list[tuple[str, LeaseEvent]]:
         """What happened to leases since the last call, each with the name of its endpoint."""
         for place in self._places.values():
-            self._events += [(place.name, event) for event in place.scheduler.take_events()]
+            for event in place.scheduler.take_events():
+                self._events.append((place.name, event))
         events, self._events = self._events, []
         return events
 
@@ -305,10 +312,15 @@ class Fleet(Generic[Ticket]):
         better place. May take leases away.
         """
         self._look_again = math.inf
-        free = [place for place in self._places.values() if _has_slot(place)]
-        if not free or not self.waiting:
+        if not self._queue:
             return None
-        looks = {place: Look() for place in free if place.scheduler.begins(now)}
+        looks = {
+            place: Look()
+            for place in self._places.values()
+            if place.open and place.scheduler.begins(now)
+        }
+        if not looks:
+            return None
         several = len(self._places) > 1
 
         def later(entry: Entry[Ticket]) -> bool:
@@ -381,7 +393,7 @@ class Fleet(Generic[Ticket]):
 
     def next_look(self, now: float) -> float | None:
         """When to call :meth:`grant` again though nothing has happened; None: no need to."""
-        if not self.waiting:
+        if not self._queue:
             return None
         times = [self._look_again]
         for place in self._places.values():
