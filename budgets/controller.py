@@ -318,7 +318,7 @@ class Controller:
 
     def _look_again(self, backend: Backend) -> None:
         """Time alone may make a context that waits worth less than the room it takes."""
-        look = backend.scheduler.next_look(self.now)
+        look = backend.scheduler.next_look(self.now())
         if look is None:
             if backend.timer is not None:  # it would hold its loop, which may be over by then
                 backend.timer[1].cancel()

@@ -193,10 +193,7 @@ class Fleet(Generic[Ticket]):
     @property
     def full(self) -> bool:
         """Whether no endpoint that takes calls has a free slot."""
-        for place in self._places.values():
-            if _has_slot(place):
-                return False
-        return True
+        return not any(_has_slot(place) for place in self._places.values())
 
     def at(self, ticket: Ticket) -> str:
         """The endpoint that a ticket holds a permit for.
@@ -226,11 +223,11 @@ class Fleet(Generic[Ticket]):
         home = self._home(branch)
         if home is not None:
             return _has_slot(home)
-        for place in self._places.values():
-            if _has_slot(place):
-                if place.scheduler.fits(branch, context, prefix, prefix_tokens, before):
-                    return True
-        return False
+        return any(
+            _has_slot(place)
+            and place.scheduler.fits(branch, context, prefix, prefix_tokens, before)
+            for place in self._places.values()
+        )
 
     def share(self, *, run: Hashable = None, tenant: Hashable = None, weight: float) -> None:
         """Give a run or a tenant a weight other than 1.
