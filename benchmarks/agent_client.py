@@ -8,41 +8,81 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from benchmarks.agents import Turn, Workload
+from benchmarks.simulated_runs import BACKEND, Change, SimulatedRun
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
 from longthought.budgets import SlotScheduler
+from longthought.budgets.lease_book import LeaseEvent
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.tool_times import ToolTimes
+from longthought.orchestrator.traces import Utilisation, quantile, utilisation
+from longthought.types import JSONObject
 
-__all__ = ["ARMS", "Outcome", "simulate"]
+__all__ = ["ARMS", "Counted", "Outcome", "Simulation", "simulate"]
 
 _NEVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulation came to; times in virtual seconds, the rest in tokens or events."""
+    """What runs of one backend came to; times in virtual seconds, the rest in tokens or events.
+
+    ``slots_used`` is the share of the slots that was held, ``idle`` the part of that in which a
+    tool of the same agent ran; ``tools_generating`` are seconds of tools in the model's clock.
+    """
 
     throughput: float
     p50: float
     p95: float
+    calls: int
     recomputed: int
     decoded: int
     slots_used: float
+    idle: float
+    tools_generating: float
     parked: int
-    preempted: int
-    refreshed: int
+    shed: int
+    resumed: int
+
+    @classmethod
+    def of(cls, use: Utilisation) -> Self:
+        """Everything from what the runs have recorded."""
+        backend = use.backends[BACKEND]
+        lost = backend.recomputed_tokens
+        return cls(
+            throughput=use.runs_per_second,
+            p50=quantile(use.latencies, 0.5),
+            p95=quantile(use.latencies, 0.95),
+            calls=backend.calls,
+            # this backend reports what it finds, also if that is never anything
+            recomputed=backend.known_tokens if lost is None else lost,
+            decoded=backend.output_tokens,
+            slots_used=backend.share,
+            idle=use.permit_seconds_during_tools / backend.busy_seconds,
+            tools_generating=use.tool_seconds_in_generation,
+            parked=backend.leases["parked"],
+            shed=backend.leases["shed"],
+            resumed=backend.leases["resumed"],
+        )
 
 
 @dataclass(slots=True, eq=False)
 class _Agent:
     id: int
     turns: tuple[Turn, ...]
-    arrived: float
+    run: SimulatedRun
+    asked: float = 0.0
+    """When it asked for the slot that it holds or waits for."""
+    granted: float = -1.0
+    queued: float = 0.0
+    """When it wanted to generate."""
+    sent: float = 0.0
     turn: int = 0
     context: int = 0
     acting_until: float = -1.0
@@ -79,7 +119,7 @@ class Arm:
         self.engine = engine
         self.resumed_first = resumed_first
         self.slots = SlotScheduler[_Agent](engine.rates.slots)
-        self.parked = self.refreshed = 0
+        self.scheduler: SlotScheduler[_Agent] | LeaseScheduler[_Agent] = self.slots
 
     def ready(self, agent: _Agent) -> None:
         """An agent wants to generate."""
@@ -95,6 +135,9 @@ class Arm:
     def submit(self, agent: _Agent) -> None:
         """Hand the next turn of an agent to the engine."""
         turn = agent.turns[agent.turn]
+        agent.sent = self.engine.now
+        if agent.granted < 0:
+            agent.granted = agent.sent
         agent.request = Request(agent.id, agent.context + turn.new, agent.context, turn.output)
         self.engine.submit(agent.request)
 
@@ -106,9 +149,9 @@ class Arm:
         """When to dispatch again though nothing happens."""
         return _NEVER
 
-    def ended(self, request: Request) -> bool:
-        """Whether the end of a request concerns the arm alone."""
-        return False
+    def lease_changes(self) -> Iterable[LeaseEvent]:
+        """What has happened to leases since this was last asked for."""
+        return ()
 
 
 class HoldArm(Arm):
@@ -155,7 +198,7 @@ class OracleArm(Arm):
 
 
 class LeaseArm(Arm):
-    """Ours: permits and leases. ``refresh`` touches leased contexts before they are evicted."""
+    """Ours: permits and leases, as in production."""
 
     def __init__(
         self,
@@ -163,10 +206,8 @@ class LeaseArm(Arm):
         engine: VirtualEngine,
         *,
         times: type[ToolTimes] | None = None,
-        refresh: bool = False,
     ):
         super().__init__(load, engine)
-        self.refresh = refresh
         tool_times = times() if times else None
         self.tells = isinstance(tool_times, (_ExactTimes, _WrongTimes))
         if isinstance(tool_times, _WrongTimes):
@@ -175,8 +216,7 @@ class LeaseArm(Arm):
         self.leases = LeaseScheduler[_Agent](
             engine.rates.slots, capacity=engine.capacity, tool_times=tool_times
         )
-        self.touching: dict[Request, Hashable] = {}
-        self.contexts: dict[Hashable, int] = {}
+        self.scheduler = self.leases
 
     def ready(self, agent: _Agent) -> None:
         """A returning agent's prompt is its context and what is new."""
@@ -192,24 +232,15 @@ class LeaseArm(Arm):
         )
 
     def dispatch(self) -> None:
-        """Permits first; what is free then may keep contexts warm."""
+        """Submit what the scheduler grants."""
         now = self.engine.now
         while (agent := self.leases.grant(now)) is not None:
             self.submit(agent)
-        while self.refresh and (branch := self.leases.refresh(now)) is not None:
-            tokens = self.contexts[branch]
-            request = Request(branch, tokens, tokens, 1)
-            self.touching[request] = branch
-            self.engine.submit(request)
-            self.refreshed += 1
-        for event in self.leases.take_events():
-            self.parked += event.kind in {"parked", "shed"}
 
     def generated(self, agent: _Agent, request: Request, turn: Turn) -> None:
         """Report what a client sees of a call, then what the branch does."""
         now, leases = self.engine.now, self.leases
         leases.first_token(request.uncached, request.first_token - request.submitted)
-        self.contexts[agent.id] = agent.context
         leases.release(agent, now=now, context=agent.context, cached=request.cached)
         if turn.tool:
             shape = turn.seconds if self.tells else None
@@ -217,18 +248,13 @@ class LeaseArm(Arm):
         else:
             leases.end(agent.id, now)
 
-    def ended(self, request: Request) -> bool:
-        """Whether it only touched a context."""
-        if request not in self.touching:
-            return False
-        self.leases.refreshed(self.touching.pop(request))
-        return True
+    def lease_changes(self) -> Iterable[LeaseEvent]:
+        """As the scheduler says."""
+        return self.leases.take_events()
 
     def next_look(self) -> float:
         """As the scheduler says."""
         look = self.leases.next_look(self.engine.now)
-        if self.refresh:
-            return min(_NEVER if look is None else look, self.engine.now + 0.5)
         return _NEVER if look is None else look
 
 
@@ -236,66 +262,122 @@ ARMS: dict[str, Callable[[Workload, VirtualEngine], Arm]] = {
     "hold": HoldArm,
     "fifo": Arm,
     "resume": partial(Arm, resumed_first=True),
-    "lease": partial(LeaseArm, refresh=True),
-    "learned": partial(LeaseArm, times=ToolTimes, refresh=True),
-    "untouched": partial(LeaseArm, times=ToolTimes),
-    "exact": partial(LeaseArm, times=_ExactTimes, refresh=True),
-    "wrong": partial(LeaseArm, times=_WrongTimes, refresh=True),
+    "lease": LeaseArm,
+    "learned": partial(LeaseArm, times=ToolTimes),
+    "exact": partial(LeaseArm, times=_ExactTimes),
+    "wrong": partial(LeaseArm, times=_WrongTimes),
     "oracle": partial(OracleArm, resumed_first=True),
 }
 """Rivals: ``hold`` keeps slot and memory during tool waits; ``fifo`` releases the slot, first come
 first served; ``resume`` releases it, who returns goes first. Ours: ``lease`` knows nothing of
-tools; ``learned`` learns their times by name; ``untouched`` is the same without refreshing
-contexts that are about to be evicted; ``exact`` is told every time, ``wrong`` the opposite.
+tools; ``learned`` learns their times by name; ``exact`` is told every time, ``wrong`` the opposite.
 ``oracle`` works inside the engine, knows every time and swaps for free."""
+
+
+@dataclass(slots=True)
+class Counted:
+    """What a simulation counts itself: what its runs have recorded must come to the same."""
+
+    latencies: list[float] = field(default_factory=list)
+    slot_seconds: float = 0.0
+    leases: Counter[str] = field(default_factory=Counter)
+
+
+class Simulation:
+    """All agents of a load under an arm, to their ends.
+
+    Attributes:
+        runs: what the agents have recorded, in the order in which they arrived.
+        counted: what was counted beside it, for tests.
+    """
+
+    def __init__(self, load: Workload, capacity: int, arm: str) -> None:
+        self.load = load
+        self.engine = VirtualEngine(capacity, EngineRates())
+        self.client = ARMS[arm](load, self.engine)
+        self.runs: list[SimulatedRun] = []
+        self.counted = Counted()
+        self._agents: dict[int, _Agent] = {}
+        self._tools: list[tuple[float, int]] = []
+        self._changes: dict[int, list[Change]] = defaultdict(list)
+        """What happened to leases and is not recorded yet."""
+
+    def play(self) -> Outcome:
+        """Run it; to be called once."""
+        engine, client, tools = self.engine, self.client, self._tools
+        for _ in range(self.load.in_flight):
+            self._arrive()
+        while self._agents:
+            while tools and tools[0][0] <= engine.now:
+                self._returned(self._agents[heapq.heappop(tools)[1]])
+            client.dispatch()
+            self._note_leases()
+            until = min(tools[0][0] if tools else _NEVER, client.next_look())
+            held, before = client.scheduler.in_use, engine.now
+            ended = engine.advance(until)
+            self.counted.slot_seconds += held * (engine.now - before)
+            for request in ended:
+                self._generated(self._agents[int(str(request.key))], request)
+        return Outcome.of(utilisation(*self.runs))
+
+    def _arrive(self) -> None:
+        number, now = len(self.runs), self.engine.now
+        if number < len(self.load.jobs):
+            self.runs.append(SimulatedRun(number, now))
+            agent = _Agent(number, self.load.jobs[number], self.runs[-1])
+            self._agents[number] = agent
+            self._ready(agent)
+
+    def _ready(self, agent: _Agent) -> None:
+        agent.queued = self.engine.now
+        if not self.client.scheduler.holds(agent):
+            agent.asked, agent.granted = agent.queued, -1.0
+        self.client.ready(agent)
+
+    def _returned(self, agent: _Agent) -> None:
+        """A tool has ended, when it was to end: the engine may have looked a little later."""
+        begun = agent.acting_until - agent.turns[agent.turn - 1].seconds
+        agent.run.tool_ran(begun, agent.acting_until, self._changes.pop(agent.id, ()))
+        self._ready(agent)
+
+    def _generated(self, agent: _Agent, request: Request) -> None:
+        now, client = self.engine.now, self.client
+        turn, known = agent.turns[agent.turn], agent.context
+        agent.context += turn.new + turn.output
+        agent.turn += 1
+        agent.acting_until = now + turn.seconds
+        client.generated(agent, request, turn)
+        self._note_leases()
+        permits = []
+        if not client.scheduler.holds(agent):
+            permits.append((agent.asked, agent.granted, now, client.scheduler.slots))
+        agent.run.generated(
+            (agent.queued, agent.sent, now),
+            permits,
+            _usage(known + turn.new, turn.output, request.cached),
+            known,
+            self._changes.pop(agent.id, ()),
+        )
+        if turn.tool:
+            heapq.heappush(self._tools, (agent.acting_until, agent.id))
+        else:
+            agent.run.ended(now)
+            self.counted.latencies.append(now - agent.run.began)
+            del self._agents[agent.id]
+            self._arrive()
+
+    def _note_leases(self) -> None:
+        for change in self.client.lease_changes():
+            self.counted.leases[change.kind] += 1
+            told = (change.kind, change.at, change.tokens)
+            self._changes[int(str(change.branch))].append(told)
+
+
+def _usage(prompt: int, output: int, cached: int) -> JSONObject:
+    usage = {"prompt_tokens": prompt, "completion_tokens": output, "calls": 1}
+    return usage | {"cached_tokens": cached} if cached else usage
 
 
 def simulate(load: Workload, capacity: int, arm: str) -> Outcome:
     """Run all agents to their ends under an arm."""
-    engine = VirtualEngine(capacity, EngineRates())
-    client = ARMS[arm](load, engine)
-    agents: dict[int, _Agent] = {}
-    tools: list[tuple[float, int]] = []
-    latencies: list[float] = []
-
-    def arrive() -> None:
-        if len(latencies) + len(agents) < len(load.jobs):
-            number = len(latencies) + len(agents)
-            agents[number] = _Agent(number, load.jobs[number], engine.now)
-            client.ready(agents[number])
-
-    for _ in range(load.in_flight):
-        arrive()
-    while agents:
-        while tools and tools[0][0] <= engine.now:
-            client.ready(agents[heapq.heappop(tools)[1]])
-        client.dispatch()
-        until = min(tools[0][0] if tools else _NEVER, client.next_look())
-        for request in engine.advance(until):
-            if client.ended(request):
-                continue
-            agent = agents[int(str(request.key))]
-            turn = agent.turns[agent.turn]
-            agent.context += turn.new + turn.output
-            agent.turn += 1
-            agent.acting_until = engine.now + turn.seconds
-            client.generated(agent, request, turn)
-            if turn.tool:
-                heapq.heappush(tools, (agent.acting_until, agent.id))
-            else:
-                latencies.append(engine.now - agent.arrived)
-                del agents[agent.id]
-                arrive()
-    latencies.sort()
-    count = len(latencies)
-    return Outcome(
-        throughput=count / engine.now,
-        p50=latencies[count // 2],
-        p95=latencies[int(0.95 * count)],
-        recomputed=engine.recomputed,
-        decoded=engine.decoded,
-        slots_used=engine.slot_seconds / engine.now / engine.rates.slots,
-        parked=client.parked,
-        preempted=engine.preempted,
-        refreshed=client.refreshed,
-    )
+    return Simulation(load, capacity, arm).play()

@@ -7,6 +7,7 @@ that are mostly fast and sometimes very slow, tools with a Pareto tail, short an
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks.virtual_engine import EngineRates
 
-__all__ = ["FAMILIES", "Turn", "Workload", "lognormal_tool", "upper_bound", "workload"]
+__all__ = ["FAMILIES", "Turn", "Workload", "client_bound", "lognormal_tool", "workload"]
 
 BETWEEN_TOOLS, WITHIN_TOOL = 1.2, 0.9
 """Standard deviations of the logarithm of a tool's time: 1.5 together, 64 % told by its name."""
@@ -139,31 +140,51 @@ def workload(family: str, r: float, seed: int, *, jobs: int = 240, in_flight: in
     return Workload(agents, in_flight, generation)
 
 
-def upper_bound(load: Workload, capacity: int, rates: EngineRates) -> float:
-    """Agents per second that no schedule can pass: engine, memory and agents in flight.
+def client_bound(load: Workload, capacity: int, rates: EngineRates) -> float:
+    """Agents per second that no client passes, whatever it knows and in whatever order it asks.
 
-    A linear program with one variable per tool wait: its context is held (memory for the wait) or
-    computed again (engine time). Its optimum is a threshold on the wait, so all thresholds are
-    tried. Perfect packing, full batches and no drain at the end are assumed.
+    A client can have a context kept, which takes memory for as long as the tool, or computed again,
+    which takes the engine; it may have each token decoded in as large a batch as it likes, which
+    saves engine time and takes memory for longer. With ``w`` between 0 and 1, all the work takes at
+    least ``(1 - w) * engine seconds + w * token-seconds / capacity``, the least for every wait
+    and every token by itself: the dual of a linear program, and concave in ``w``. Left out is what
+    would need an order: memory held while others are prefilled, and contexts of no use.
+
+    The other bound is that of the agents in flight: each taking no longer than alone.
     """
-    engine = memory = alone = 0.0
+    tokens: list[tuple[float, int]] = []
     waits: list[tuple[float, int]] = []
+    new, places = 0, [0.0] * load.in_flight
     for job in load.jobs:
-        context = 0
+        context, alone = 0, 0.0
         for turn in job:
             context += turn.new
-            decode = turn.output * (rates.step + rates.step_each)
-            engine += turn.new / rates.prefill
-            engine += turn.output * (rates.step / rates.slots + rates.step_each)
-            memory += (context + turn.output / 2) * decode
-            alone += decode + turn.new / rates.prefill + turn.seconds
+            new += turn.new
+            tokens.append((context + turn.output / 2, turn.output))
+            alone += turn.output * (rates.step + rates.step_each) + turn.new / rates.prefill
+            alone += turn.seconds
             context += turn.output
             if turn.seconds:
                 waits.append((turn.seconds, context))
-    again = sum(context for _, context in waits) / rates.prefill
-    least = max(engine + again, memory / capacity)
-    for seconds, context in sorted(waits):
-        memory += context * seconds
-        again -= context / rates.prefill
-        least = min(least, max(engine + again, memory / capacity))
-    return len(load.jobs) / max(least, alone / load.in_flight)
+        heapq.heapreplace(places, places[0] + alone)
+
+    def least(w: float) -> float:
+        engine, memory = 1 - w, w / capacity
+        total = engine * new / rates.prefill
+        for context, output in tokens:
+            shared, each = engine * rates.step, memory * context * rates.step_each
+            batch = min(rates.slots, max(1.0, math.sqrt(shared / each)))
+            fixed = engine * rates.step_each + memory * context * rates.step
+            total += output * (shared / batch + fixed + each * batch)
+        return total + sum(
+            context * min(engine / rates.prefill, memory * seconds) for seconds, context in waits
+        )
+
+    low, high = 1e-6, 1 - 1e-6
+    for _ in range(30):
+        third = (high - low) / 3
+        if least(low + third) < least(high - third):
+            low += third
+        else:
+            high -= third
+    return len(load.jobs) / max(least((low + high) / 2), *places)

@@ -1,13 +1,15 @@
 """One cell of the suspension benchmark through the real protocol, in virtual time.
 
 Agents ask an engine over HTTP: our client, our server, real sockets, streams. Only the engine is
-virtual, and time. Beside each arm stands what the simulation without a protocol says of it.
+virtual, and time. Beside each arm stands what the simulation without a protocol says of it. What
+the agents record goes through a store, and every figure is read from what comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +17,16 @@ from dataclasses import dataclass
 import uvicorn
 
 from benchmarks import virtual_time
-from benchmarks.agent_client import simulate
+from benchmarks.agent_client import Outcome, simulate
 from benchmarks.agents import FAMILIES, Workload, workload
 from benchmarks.protocol_agents import AgentClient, FifoClient, LeaseClient
 from benchmarks.results import arguments, report
+from benchmarks.simulated_runs import BACKEND, SimulatedRun, stored
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.serving import ChatApp
+from longthought.orchestrator.traces import utilisation
+from longthought.storage import Store
 from longthought.types import (
     Capabilities,
     Delta,
@@ -34,11 +39,18 @@ from longthought.types import (
     text_of,
 )
 
-__all__ = ["ARMS", "Measured", "VirtualModel", "measure", "through_protocol"]
+__all__ = [
+    "ARMS",
+    "Played",
+    "VirtualModel",
+    "measure",
+    "play",
+    "stored_figures",
+    "through_protocol",
+]
 
-NAME = "virtual"
 FAMILY, SIZE, R, SEED = "note", "tight", 5.0, 0
-ARMS = {"hold": "hold", "fifo": "fifo", "leases": "untouched"}
+ARMS = {"hold": "hold", "fifo": "fifo", "leases": "learned"}
 """Our arms, and what each is called in the simulation."""
 
 
@@ -57,7 +69,7 @@ class VirtualModel:
     """
 
     def __init__(self, engine: VirtualEngine) -> None:
-        self.name, self.slots = NAME, 10_000
+        self.name, self.slots = BACKEND, 10_000
         self.capabilities = Capabilities()
         self.engine = engine
         self._flights: dict[Request, _Flight] = {}
@@ -138,16 +150,6 @@ async def _serving(model: VirtualModel) -> AsyncIterator[str]:
         await serving
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What an arm came to: agents per virtual second, and tokens."""
-
-    throughput: float
-    recomputed: int
-    decoded: int
-    calls: int
-
-
 _CLIENTS: dict[str, Callable[[OpenAIModel, int, int], AgentClient]] = {
     "hold": AgentClient,
     "fifo": FifoClient,
@@ -155,23 +157,42 @@ _CLIENTS: dict[str, Callable[[OpenAIModel, int, int], AgentClient]] = {
 }
 
 
-async def _run(load: Workload, capacity: int, arm: str) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the agents have recorded, and the engine that they asked."""
+
+    runs: list[SimulatedRun]
+    engine: VirtualEngine
+
+
+async def _play(load: Workload, capacity: int, arm: str) -> Played:
     engine = VirtualEngine(capacity, EngineRates())
     async with _serving(VirtualModel(engine)) as url:
         patience = 3600.0  # virtual seconds
         model = OpenAIModel(
-            NAME, base_url=url, api_key="none", timeout=patience, first_token_timeout=patience
+            BACKEND, base_url=url, api_key="none", timeout=patience, first_token_timeout=patience
         )
         client = _CLIENTS[arm](model, engine.rates.slots, capacity)
-        seconds = await client.play(load)
+        await client.play(load)
         await model.aclose()
-    calls = len(client.calls)
-    return Measured(len(load.jobs) / seconds, engine.recomputed, engine.decoded, calls)
+    return Played(client.runs, engine)
 
 
-def through_protocol(load: Workload, capacity: int, arm: str) -> Measured:
+def play(load: Workload, capacity: int, arm: str) -> Played:
     """Run all agents to their ends over HTTP."""
-    return virtual_time.run(_run(load, capacity, arm))
+    return virtual_time.run(_play(load, capacity, arm))
+
+
+async def stored_figures(played: Played) -> Outcome:
+    """Every figure, from runs that were stored and read back."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with Store(directory=directory) as store:
+            return Outcome.of(utilisation(*await stored(played.runs, store)))
+
+
+def through_protocol(load: Workload, capacity: int, arm: str) -> Outcome:
+    """Run all agents to their ends over HTTP, and read their runs."""
+    return asyncio.run(stored_figures(play(load, capacity, arm)))
 
 
 def measure(quick: bool) -> dict[str, float]:
@@ -189,6 +210,8 @@ def measure(quick: bool) -> dict[str, float]:
             f"{arm}_over_simulated": one.throughput / alone.throughput,
             f"{arm}_recomputed_per_decoded": one.recomputed / one.decoded,
             f"{arm}_recomputed_per_decoded_simulated": alone.recomputed / alone.decoded,
+            f"{arm}_permits_held_while_a_tool_runs": one.idle,
+            f"{arm}_tool_seconds_in_the_generation_clock": one.tools_generating,
         }
     for rival in ("hold", "fifo"):
         ratio = measured["leases"].throughput / measured[rival].throughput

@@ -87,6 +87,8 @@ class VirtualEngine:
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}
         self.prefilled = self.recomputed = self.decoded = self.preempted = 0
+        self.forgotten = 0
+        """Tokens that were known and not found, as far as clients are told: at first admission."""
         self.busy = self.slot_seconds = 0.0
         self._prefilling: deque[Request] = deque()
         self._decoding: list[tuple[int, int, Request]] = []
@@ -265,6 +267,7 @@ class VirtualEngine:
         found = shared_hit + own_hit
         if request.started < 0:
             request.cached, request.uncached = found, request.prompt - found
+            self.forgotten += max(0, request.known - found)
         self.recomputed += max(0, request.known - found - self.rates.block)
         request.missing = request.prompt - found
         request.resident = own_prompt

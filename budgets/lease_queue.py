@@ -173,9 +173,9 @@ class LeaseQueue(Generic[Ticket]):
     ) -> Iterator[tuple[Entry[Ticket], frozenset[Hashable] | None]]:
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
-        Of resumed ones that are near the front, those go last that ``later`` says so of: what the
-        cache still has is worth more. Who is not ``able`` to go now keeps nobody from the front.
-        The same entry may come twice.
+        Of resumed ones those go last that ``later`` says so of: what the cache still has is worth
+        more. Who is not ``able`` to go now keeps nobody from the front. The same entry may come
+        twice.
         """
         waiting = [queue for queue in self._queues if queue]
         heads = [next(iter(queue.values())) for queue in waiting]
@@ -200,10 +200,12 @@ class LeaseQueue(Generic[Ticket]):
                 )
                 yield from [(entry, frozenset(runs)) for entry in _first(behind)]
         for queue in waiting:
-            entries = _first(queue.values() if able is None else filter(able, queue.values()))
+            entries: Iterable[Entry[Ticket]] = queue.values()
+            if able is not None:
+                entries = filter(able, entries)
             if queue is not self._queues[_NEW]:
-                entries.sort(key=later)
-            yield from [(entry, None) for entry in entries]
+                entries = sorted(entries, key=later)
+            yield from [(entry, None) for entry in _first(entries)]
 
     def _urgent(self, now: float) -> list[Entry[Ticket]]:
         due = [

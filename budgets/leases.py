@@ -57,9 +57,8 @@ class LeaseScheduler(Generic[Ticket]):
         growth: tokens that a lease is charged at least for its context to grow in the next call.
         prefill_rate: tokens per second, until :meth:`first_token` has taught better.
         tool_times: what is known of tools; shared between backends. None: no prediction.
-        fill: share of the capacity that leases may be charged.
-        margin: share of the capacity, counted from the next to be evicted, in which a context
-            under lease is worth refreshing.
+        fill: share of the capacity that leases may be charged; all of it may be where one is taken
+            for a context that the cache still has.
         queue: who waits, where several schedulers serve one line; None: its own.
     """
 
@@ -71,18 +70,17 @@ class LeaseScheduler(Generic[Ticket]):
         growth: int = GROWTH,
         prefill_rate: float = 8000.0,
         tool_times: ToolTimes | None = None,
-        fill: float = 0.94,
-        margin: float = 0.25,
+        fill: float = 0.83,
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
         queue: LeaseQueue[Ticket] | None = None,
     ) -> None:
         if not 0 < fill <= 1:
-            raise InvalidInput("fill", f"{fill} is no share", "use 0.94")
+            raise InvalidInput("fill", f"{fill} is no share", "use 0.83")
         own = LeaseQueue[Ticket](max_passes, max_wait, urgent)
         self._queue = own if queue is None else queue
-        self.fill, self.margin, self.slots = fill, margin, slots
+        self.fill, self.slots = fill, slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
         self.growth = growth
         self._leases = LeaseBook(growth)
@@ -90,7 +88,6 @@ class LeaseScheduler(Generic[Ticket]):
         self._waits = ToolWaits(tool_times)
         self._memory = MemoryEstimate(capacity, prefill_rate)
         self._resize()
-        self._refreshing: set[Hashable] = set()
         self._events: list[LeaseEvent] = []
 
     # -- what there is -----------------------------------------------------------------------------
@@ -126,8 +123,8 @@ class LeaseScheduler(Generic[Ticket]):
 
     @property
     def in_use(self) -> int:
-        """Number of permits that are held, those of refreshing calls included."""
-        return len(self._held) + len(self._refreshing)
+        """Number of permits that are held."""
+        return len(self._held)
 
     @property
     def waiting(self) -> int:
@@ -276,14 +273,12 @@ class LeaseScheduler(Generic[Ticket]):
         self, entry: Entry[Ticket], takes_from: frozenset[Hashable] | None, now: float, look: Look
     ) -> bool:
         """Whether there is room for an entry's context now; may take leases away."""
-        if entry.branch in self._refreshing:
-            return False
         if not self._needs_lease(entry):
             return True
         need = self._leases.need(entry.context, *entry.shared)
         if takes_from is None and (look.reserved or need >= look.refused):
             return False
-        if self._make_room(need, now, takes_from):
+        if self._make_room(entry, need, now, takes_from):
             return True
         if takes_from is EVERYBODY:
             look.closed = True  # what generates now runs out, then there is room
@@ -403,45 +398,6 @@ class LeaseScheduler(Generic[Ticket]):
             return None
         return now + min(5.0, max(0.05, self.tau / 64))
 
-    def refresh(self, now: float) -> Hashable | None:
-        """A branch whose context should be touched by a call of one token before it is evicted.
-
-        Engines evict what was used least recently, also where something used later is of no more
-        use: contexts that have ended, and those whose branch waits for long. Such a call costs one
-        iteration. It takes a permit, which :meth:`refreshed` gives back. None: nothing to touch.
-        """
-        if self.capacity is None or self.in_use >= self._slots:
-            return None
-        reach = self.margin * self.capacity
-        room, generating = self._cache.free, self._generating()
-        useless = sum(tokens for key, tokens in self._cache.oldest() if not self.leased(key))
-        for key, tokens in self._cache.oldest():
-            if room > reach or not useless:
-                return None
-            lease = self._leases.get(key)
-            if lease is None:
-                useless -= tokens
-            elif (
-                lease.idle
-                and key not in self._refreshing
-                and tokens > (lease.context - lease.prefix_tokens) // 2
-                and self._waits.keeping(lease, now, generating) <= self.tau
-            ):
-                self._refreshing.add(key)
-                self._cache.use(key, tokens)
-                return key
-            room += tokens
-        return None
-
-    def refreshed(self, branch: Hashable) -> None:
-        """The call that :meth:`refresh` asked for is over, or was not made.
-
-        Raises:
-            KeyError: none was asked for.
-        """
-        self._refreshing.remove(branch)
-        self._cache.leave(branch, self._cache.resident(branch))
-
     def is_cold(self, entry: Entry[Ticket]) -> bool:
         """Whether an entry is without a lease, and more than half of its context is lost."""
         if entry.leased:
@@ -496,9 +452,18 @@ class LeaseScheduler(Generic[Ticket]):
             return math.inf
         return sum(one.context for one in self._leases if one.generating) / self.capacity
 
-    def _make_room(self, need: float, now: float, takes_from: frozenset[Hashable] | None) -> bool:
+    def _make_room(
+        self,
+        entry: Entry[Ticket],
+        need: float,
+        now: float,
+        takes_from: frozenset[Hashable] | None,
+    ) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
-        excess = self._leases.charged + need - self.budget
+        # What the cache still has is there already, if not for long: it may have all of the memory.
+        everything = self.capacity
+        budget = self.budget if everything is None or self.is_cold(entry) else everything
+        excess = self._leases.charged + need - budget
         if excess <= 0 or not len(self._leases):
             return True
         generating = self._generating()
@@ -506,7 +471,7 @@ class LeaseScheduler(Generic[Ticket]):
         price = self.tau if generating else 0.0
         idle = []
         for lease in self._leases:
-            if lease.generating or lease.branch in self._refreshing:
+            if lease.generating:
                 continue
             keeping = self._waits.keeping(lease, now, generating)
             # Who is owed room may have it from those that wait for a permit, too: branches that
@@ -535,8 +500,7 @@ class LeaseScheduler(Generic[Ticket]):
         for lease in sorted(idle, key=attrgetter("since")):
             if self._leases.actual <= _FULL * self.capacity:
                 return
-            if lease.branch not in self._refreshing:
-                self._close(lease, "shed", now)
+            self._close(lease, "shed", now)
 
     def _close(self, lease: Lease, kind: LeaseChange, now: float) -> None:
         self._leases.close(lease)

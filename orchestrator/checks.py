@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from longthought.budgets import Budget
+from longthought.budgets import Budget, PriceBook, Scope, admit
 from longthought.errors import InvalidInput
+from longthought.orchestrator.definition import Definition
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
 from longthought.types import Message, Model
 
 __all__ = [
     "check_inner_budget",
+    "check_models",
     "check_names",
+    "check_numbers",
     "check_question",
     "check_tenant",
     "checked_shares",
@@ -31,12 +34,41 @@ def check_names(name: str, tools: Sequence[Tool]) -> None:
         raise InvalidInput("tools", f"two tools are called {twice.pop()!r}", "Rename one")
 
 
+def check_numbers(
+    parallel: int | None, max_turns: int, park_after: float | None, output_retries: int
+) -> None:
+    """Refuse numbers of a workflow that are too small."""
+    for field, value in (("parallel", parallel), ("max_turns", max_turns)):
+        if value is not None and value < 1:
+            raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
+    if park_after is not None and not park_after >= 0:
+        fix = "Use seconds from 0, or None for never"
+        raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
+    if output_retries < 0:
+        raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+
+
 def check_inner_budget(field: str, budget: Budget | None) -> None:
     """Refuse limits that a scope inside a run cannot keep."""
     for name in ("wall", "thinking"):
         if budget is not None and getattr(budget, name) is not None:
             fix = "Limit the run: Workflow(budget=...)"
             raise InvalidInput(f"{field}.{name}", "time is counted for the run as a whole", fix)
+
+
+def check_models(
+    definition: Definition, prices: PriceBook, limits: Budget, pool: Scope | None
+) -> None:
+    """Refuse models that cannot be held to these limits: see :func:`~longthought.budgets.admit`."""
+    scope = Scope("run", limits, pool)
+    branch = scope.child("branch", definition.branch_budget)
+    kinds = definition.model_kinds()
+    try:
+        for model in definition.models:
+            price = prices.price(model.name, kinds[model.name])
+            admit(branch, model.name, model.capabilities, price)
+    finally:
+        scope.close()
 
 
 def check_tenant(tenant: str | None) -> None:

@@ -10,9 +10,11 @@ from longthought.budgets import Amount, Clocks
 from longthought.storage import Event, Recording
 from longthought.types import JSONObject
 
-__all__ = ["Recorded"]
+__all__ = ["Recorded", "age_of", "clock_pairs"]
 
 _ATTEMPT = "attempt_started"
+_TIMED = ("model", "tool", "verify")
+"""Kinds of effects that have a clock."""
 
 
 @dataclass(slots=True)
@@ -127,13 +129,9 @@ class Recorded:
         place, number, _ = _parts(event.key)
         if number is not None:
             self.places[place] = max(self.places.get(place, 0), number + 1)
-        clock = body.get("clock")
-        if clock and self.intervals:
-            kind = body["kind"] if body["kind"] in ("model", "tool", "verify") else None
-            if kind:
-                self.intervals[-1].setdefault(kind, []).append(clock[1:])
-            if clock[1] > clock[0]:
-                self.intervals[-1].setdefault("queue", []).append(clock[:2])
+        if self.intervals:
+            for kind, pair in clock_pairs(body):
+                self.intervals[-1].setdefault(kind, []).append(pair)
 
     def _asked(self, search: str, asks: Iterable[str]) -> None:
         places = [f"{search}/{ask}" for ask in asks]
@@ -174,6 +172,22 @@ class Recorded:
         if self.places.get(place, 0) > number:
             return True
         return any(other.startswith(f"{place}/") for other in self.places)
+
+
+def age_of(recording: Recording) -> float:
+    """Seconds since the last attempt at a run was recorded as begun."""
+    events = reversed(recording.events)
+    begun: float = next(e.body["at"] for e in events if e.type == "attempt_started")
+    return max(0.0, time.time() - begun)
+
+
+def clock_pairs(body: JSONObject) -> Iterator[tuple[str, list[float]]]:
+    """What a finished effect adds to the clocks: name, [start, end] in seconds since the epoch."""
+    clock: list[float] = body.get("clock") or []
+    if clock and body["kind"] in _TIMED:
+        yield body["kind"], clock[1:]
+    if clock and clock[1] > clock[0]:
+        yield "queue", clock[:2]
 
 
 def _parts(key: str) -> tuple[str, int | None, str]:

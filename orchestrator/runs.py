@@ -26,7 +26,7 @@ from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import inside_a_run
 from longthought.orchestrator.raising import RAISE, limits_in_force, raise_of
-from longthought.orchestrator.recorded import Recorded
+from longthought.orchestrator.recorded import Recorded, age_of
 from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
@@ -178,6 +178,7 @@ class Attempt:
                 index,
                 tenant=tenant or manifest.get("tenant"),
                 left=None if limits.wall is None else limits.wall - clocks.seconds("wall"),
+                age=age_of(recording) if mode == "live" else 0.0,
             ),
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},

@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from longthought.budgets import Branch as Slot
 from longthought.budgets import BranchState, Controller, Permit
 from longthought.budgets.states import FINAL_STATES, TRANSITIONS
+from longthought.orchestrator.definition import Definition
 from longthought.orchestrator.places import Frame
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.starts import Beginning
+from longthought.storage import Store
 from longthought.types import JSON, JSONObject, Model, Scheduling, Usage
 
-__all__ = ["Ask", "Seat", "Seats", "introduce", "leased", "node_place", "shape_of"]
+__all__ = ["Ask", "Seat", "Seats", "introduce", "leased", "node_place", "shape_of", "teach"]
 
 _TOKENS_PER_BYTE = 0.35
 """What a bound in bytes is worth in tokens, before a model has taught better."""
@@ -121,7 +123,8 @@ class Seats:
     """All seats of one attempt at a run.
 
     ``tenant`` shares the slots fairly with others; ``left`` is how many seconds the run has. Times
-    are seconds on the controller's clock since the attempt began.
+    are seconds on the controller's clock since the attempt began, which is ``age`` seconds ago: its
+    first event says when that was by the wall clock, and so what other runs did at that time.
     """
 
     controller: Controller
@@ -129,6 +132,7 @@ class Seats:
     index: Recorded
     tenant: str | None = None
     left: float | None = None
+    age: float = 0.0
     began: float = field(init=False)
     _deadline: float | None = field(init=False)
     _seats: dict[str, Seat] = field(default_factory=dict)
@@ -146,8 +150,9 @@ class Seats:
     """Tokens per byte of each model, for texts whose tokens were bounded."""
 
     def __post_init__(self) -> None:
-        self.began = self.controller.now()
-        self._deadline = None if self.left is None else self.began + self.left
+        now = self.controller.now()
+        self.began = now - self.age
+        self._deadline = None if self.left is None else now + self.left
         for found in self.index.places:
             place = found
             while place and place not in self._resumed:
@@ -403,3 +408,10 @@ def introduce(controller: Controller, models: Iterable[Model]) -> None:
                 growth=getattr(model, "context_growth", None),
                 on_lease=getattr(model, "lease_changed", None),
             )
+
+
+async def teach(controller: Controller, definition: Definition, store: Store) -> None:
+    """Tell a controller how long the tools of a workflow took in earlier runs."""
+    names = {tool.spec.name for tool in definition.tools}
+    for run in await store.tool_runs(definition.name, names):
+        controller.tool_times.observe(run.tool, run.seconds, shape_of(run.size))

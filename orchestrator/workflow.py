@@ -13,11 +13,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic import BaseModel
 
-from longthought.budgets import Budget, Controller, PriceBook, Scope, admit
+from longthought.budgets import Budget, Controller, PriceBook, Scope
 from longthought.errors import InvalidInput, RunBusy, RunEnded, RunMoved
 from longthought.orchestrator.checks import (
     check_inner_budget,
+    check_models,
     check_names,
+    check_numbers,
     check_question,
     check_tenant,
     checked_shares,
@@ -31,7 +33,7 @@ from longthought.orchestrator.models.registry import BackendSettings, priced, re
 from longthought.orchestrator.raising import RAISE, send_raise
 from longthought.orchestrator.results import ENDED, Result, out_of_budget
 from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
-from longthought.orchestrator.seats import introduce, leased, shape_of
+from longthought.orchestrator.seats import introduce, leased, teach
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.sync import run_sync
@@ -134,14 +136,7 @@ class Workflow:
         if not specs:
             raise InvalidInput("model", "no model is given", 'Use "embedded" or "openai/NAME"')
         check_names(name, tools)
-        for field, value in (("parallel", parallel), ("max_turns", max_turns)):
-            if value is not None and value < 1:
-                raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
-        if park_after is not None and not park_after >= 0:
-            fix = "Use seconds from 0, or None for never"
-            raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
-        if output_retries < 0:
-            raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+        check_numbers(parallel, max_turns, park_after, output_retries)
         check_thinking(sampling or {})
         check_inner_budget("branch_budget", branch_budget)
         typed = None if output is None else JSONKind(output)
@@ -412,7 +407,7 @@ class Workflow:
         check_question(question)
         limits = budget or self.definition.budget
         check_tenant(company.tenant)
-        self._admit(limits, company.pool)
+        check_models(self.definition, self._prices, limits, company.pool)
         manifest = manifest_of(
             self.definition, question, seed, limits, self._prices, options or {}, company.tenant
         )
@@ -490,17 +485,6 @@ class Workflow:
             company.handle.attach(attempt)
         return await attempt.run()
 
-    def _admit(self, limits: Budget, pool: Scope | None) -> None:
-        scope = Scope("run", limits, pool)
-        branch = scope.child("branch", self.definition.branch_budget)
-        kinds = self.definition.model_kinds()
-        try:
-            for model in self.definition.models:
-                price = self._prices.price(model.name, kinds[model.name])
-                admit(branch, model.name, model.capabilities, price)
-        finally:
-            scope.close()
-
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""
         loop = asyncio.get_running_loop()
@@ -515,7 +499,5 @@ class Workflow:
         controller, definition = self._shared_controller(), self.definition
         if controller not in self._taught and definition.tools and leased(definition.models):
             self._taught.add(controller)
-            names = {tool.spec.name for tool in definition.tools}
-            for run in await store.tool_runs(self.name, names):
-                controller.tool_times.observe(run.tool, run.seconds, shape_of(run.size))
+            await teach(controller, definition, store)
         return controller

@@ -292,14 +292,25 @@ class Store:
         return found[0]
 
     async def list_runs(
-        self, *, limit: int = 50, status: str | None = None, workflow: str | None = None
+        self,
+        *,
+        limit: int | None = 50,
+        status: str | None = None,
+        workflow: str | None = None,
+        since: float | None = None,
     ) -> list[RunRow]:
-        """The newest runs first."""
+        """The newest runs first.
+
+        ``limit`` of them at most, None for all; ``since`` leaves out those that began earlier, in
+        seconds since the epoch.
+        """
         query = sa.select(*LISTED).order_by(runs.c.created_at.desc(), runs.c.id).limit(limit)
         if status is not None:
             query = query.where(runs.c.status == status)
         if workflow is not None:
             query = query.where(runs.c.workflow == workflow)
+        if since is not None:
+            query = query.where(runs.c.created_at >= since)
         return await self._rows(query)
 
     async def due(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from longthought.storage import Recording
 
-__all__ = ["print_tree", "show", "spent_by_model"]
+__all__ = ["print_tree", "print_use", "show", "spent_by_model"]
 
 _SIGNS = {
     "picked": ("picked", "bold green"),
@@ -62,12 +62,14 @@ _WORDS = {
 @reported
 def show(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The run, or several.")],
     full: Annotated[bool, typer.Option("--full", help="Whole texts, not one line each.")] = False,
     clocks: Annotated[
         bool,
         typer.Option(
-            "--clocks", help="Also when each step began, how long it waited, and what slots did."
+            "--clocks",
+            help="Also when each step began, how long it waited, and what slots did, for all runs "
+            "together.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -79,23 +81,33 @@ def show(
       longthought show RUN
       longthought show RUN --full --clocks
       longthought show RUN --clocks --json
+      longthought show RUN OTHER --clocks
     """
     settings = settings_of(context)
 
-    async def read() -> Recording:
+    async def read() -> list[Recording]:
         async with settings.store() as store:
-            return await store.read(run)
+            return [await store.read(run) for run in dict.fromkeys(runs)]
 
     from longthought.orchestrator.traces import run_tree, utilisation
 
-    recording = asyncio.run(read())
-    tree = run_tree(recording)
-    use = utilisation(recording) if clocks else None
+    recordings = asyncio.run(read())
+    trees = [run_tree(recording) for recording in recordings]
+    use = utilisation(*recordings) if clocks else None
     if as_json:
-        print_json(tree.to_json() | ({"utilisation": use.to_json()} if use else {}))
+        shown = [tree.to_json() for tree in trees]
+        told = {"utilisation": use.to_json()} if use else {}
+        print_json((shown[0] if len(shown) == 1 else {"runs": shown}) | told)
         return
-    print_tree(tree, full=full, clocks=clocks)
-    for line in _used(use) if use else ():
+    for tree in trees:
+        print_tree(tree, full=full, clocks=clocks)
+    if use:
+        print_use(use)
+
+
+def print_use(use: Utilisation) -> None:
+    """Print what clocks, slots and leases of one run or several came to."""
+    for line in _used(use):
         console().print(line, markup=False, highlight=False)
 
 
@@ -280,6 +292,8 @@ def _used(use: Utilisation) -> list[str]:
     """What slots and leases did, as lines."""
     clocks = ", ".join(f"{name} {seconds(value)}" for name, value in use.seconds.items())
     lines = [f"clocks    {clocks}"]
+    if use.runs != 1:
+        lines.insert(0, f"runs      {_together(use)}")
     for name, whole in use.backends.items():
         lines += _used_of(name, whole)
         for endpoint, one in whole.endpoints.items():
@@ -296,7 +310,8 @@ def _used_of(name: str, one: BackendUse) -> list[str]:
     """The same of one backend, or of one of its endpoints."""
     slots = (
         f"slots     {name}: {count(one.permits, 'permit')}, busy {seconds(one.busy_seconds)} "
-        f"({one.share:.1%} of {one.slots}), waited for {seconds(one.queued_seconds)}"
+        f"({one.share:.1%} of {one.slots}, {one.at_once} at once), "
+        f"waited for {seconds(one.queued_seconds)}"
     )
     lines = [slots]
     if one.leases:
@@ -312,6 +327,17 @@ def _used_of(name: str, one: BackendUse) -> list[str]:
         f"{one.cached_tokens:,} found; computed anew: {again}"
     )
     return lines
+
+
+def _together(use: Utilisation) -> str:
+    """How many runs there were, and how long they took."""
+    from longthought.orchestrator.traces import quantile
+
+    told = f"{use.runs:,} in {seconds(use.period_seconds)}, {len(use.latencies):,} ended"
+    if use.latencies:
+        p50, p95 = (seconds(quantile(use.latencies, share)) for share in (0.5, 0.95))
+        told += f", half of them within {p50}, 95 % within {p95}"
+    return told
 
 
 def spent_by_model(spent: dict[str, Any]) -> list[str]:

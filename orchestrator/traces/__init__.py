@@ -4,7 +4,8 @@ from longthought.orchestrator.traces.budget import RunBudget, run_budget
 from longthought.orchestrator.traces.so_far import best_in_trace
 from longthought.orchestrator.traces.steps import Step
 from longthought.orchestrator.traces.tree import BranchNode, RunTree, SearchNode, run_tree
-from longthought.orchestrator.traces.utilisation import BackendUse, Utilisation, utilisation
+from longthought.orchestrator.traces.use import BackendUse, Utilisation, quantile
+from longthought.orchestrator.traces.utilisation import Trace, UtilisationReader, utilisation
 from longthought.orchestrator.traces.why import Explanation, explain
 
 __all__ = [
@@ -15,9 +16,12 @@ __all__ = [
     "RunTree",
     "SearchNode",
     "Step",
+    "Trace",
     "Utilisation",
+    "UtilisationReader",
     "best_in_trace",
     "explain",
+    "quantile",
     "run_budget",
     "run_tree",
     "utilisation",

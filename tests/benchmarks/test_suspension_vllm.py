@@ -14,6 +14,7 @@ from benchmarks import results, suspension_vllm
 from benchmarks.protocol_agents import AgentClient, Call
 from benchmarks.protocol_server import ProtocolServer, protocol_server
 from benchmarks.suspension_vllm import ARMS, BLOCK, BLOCKS, Endpoint, Played, figures, workload
+from longthought.types import JSONObject
 
 AGENTS = 6
 
@@ -94,13 +95,17 @@ def test_a_call_that_is_lost_is_tried_again_and_counted(server: ProtocolServer) 
     assert len(client.calls) == len(workload(0, 0.0, 1).jobs[0])
 
 
+def usage(cached: int) -> JSONObject:
+    return {"prompt_tokens": 150, "cached_tokens": cached, "completion_tokens": 5}
+
+
 def test_known_is_the_prompt_before_and_its_reply(server: ProtocolServer) -> None:
     before = 0
     for call in calls_of(server.address()).calls:
         assert call.known == before
-        before = call.prompt + call.output
-    assert Call(100, 150, 30, 5, 0.0).again == 70
-    assert Call(100, 150, 128, 5, 0.0).again == 0
+        before = call.tokens.prompt_tokens + call.tokens.completion_tokens
+    assert Call(100, 0.0, 1.0, usage(cached=30)).again == 70
+    assert Call(100, 0.0, 1.0, usage(cached=128)).again == 0
 
 
 def test_agents_have_contexts_of_3500_to_7000_tokens_that_do_not_fit_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Callable
@@ -32,7 +33,6 @@ class Lives:
         )
         self.state: dict[str, str] = {}
         self.contexts: dict[str, int] = {}
-        self.refreshing: set[str] = set()
         self.born = 0
         self.log: list[str] = []
         self.events: list[LeaseEvent] = []
@@ -40,7 +40,7 @@ class Lives:
     def check(self) -> None:
         scheduler = self.scheduler
         held = sum(state == "generating" for state in self.state.values())
-        assert scheduler.in_use == held + len(self.refreshing)
+        assert scheduler.in_use == held
         assert scheduler.waiting == sum(state == "queued" for state in self.state.values())
         assert scheduler.leases <= len(self.state)
         assert scheduler.charged >= 0
@@ -57,8 +57,10 @@ class Lives:
             self.log.append(granted)
             self.state[granted] = "generating"
             if scheduler.leased(granted) and granted not in known:
-                assert scheduler.charged <= scheduler.budget or scheduler.leases == 1
-        idle = "generating" not in self.state.values() and not self.refreshing
+                # All of the memory, for the cache may still have it.
+                most = scheduler.capacity or math.inf
+                assert scheduler.charged <= most or scheduler.leases == 1
+        idle = "generating" not in self.state.values()
         assert not (idle and scheduler.waiting), "a permit is free and the engine does nothing"
 
     def ask(self, branch: str) -> None:
@@ -96,12 +98,6 @@ class Lives:
             scheduler.slots = rng.randint(1, 6)
         elif chance < 0.08 and scheduler.capacity is not None:
             scheduler.capacity = rng.choice((5_000, 40_000, 200_000))
-        elif chance < 0.3 and (refresh := scheduler.refresh(self.now)) is not None:
-            self.refreshing.add(str(refresh))
-        if self.refreshing and rng.random() < 0.5:
-            done = min(self.refreshing)
-            self.refreshing.remove(done)
-            scheduler.refreshed(done)
 
     def move(self, branch: str, state: str) -> None:
         rng, scheduler = self.rng, self.scheduler
@@ -156,9 +152,6 @@ class Lives:
         self.events += self.scheduler.take_events()
         for branch, state in list(self.state.items()):
             self.end(branch, state)
-        for branch in sorted(self.refreshing):
-            self.scheduler.refreshed(branch)
-        self.refreshing.clear()
 
 
 @settings(max_examples=150, deadline=None)

@@ -105,6 +105,34 @@ def test_a_wait_that_is_known_to_be_long_gives_the_room_at_once() -> None:
         assert scheduler.grant(now) == granted
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_the_cache_still_has_goes_first_and_may_have_all_of_the_memory(cached: bool) -> None:
+    scheduler = memory(slots=12)
+    scheduler.fill = 0.6
+    if cached:
+        generate(scheduler, "warm", 3000)
+        scheduler.park("warm", 0)
+    ask(scheduler, "busy", 5000)
+    assert scheduler.grant(0) == "busy"
+    for index in range(9):  # more than are looked at of each queue
+        ask(scheduler, f"cold {index}", 3000, 1, resumed=True)
+    ask(scheduler, "warm", 3000, 2, resumed=True)
+    assert scheduler.charged + 3256 > scheduler.budget
+    assert scheduler.grant(3) == ("warm" if cached else None)
+    assert scheduler.charged <= 10_000
+
+
+def test_the_cache_gives_no_right_to_more_than_all_of_the_memory() -> None:
+    scheduler = memory()
+    generate(scheduler, "warm", 3000)
+    scheduler.park("warm", 0)
+    ask(scheduler, "busy", 6800)
+    assert scheduler.grant(0) == "busy"
+    ask(scheduler, "warm", 3000, 1, resumed=True)
+    assert scheduler.charged + 3256 > 10_000
+    assert scheduler.grant(1) is None
+
+
 def test_an_engine_that_does_nothing_takes_room_from_who_waits() -> None:
     scheduler = memory()
     generate(scheduler, "a", 6000)
@@ -293,23 +321,6 @@ def test_the_prefill_rate_follows_the_fast_answers() -> None:
     assert scheduler.tau == pytest.approx(10_000 / scheduler.prefill_rate)
 
 
-def test_contexts_about_to_be_evicted_are_refreshed_where_it_pays() -> None:
-    scheduler = memory(slots=8)
-    generate(scheduler, "kept", 3000)
-    scheduler.acting("kept", 0, tool="search")
-    assert scheduler.refresh(0) is None, "nothing is in its way"
-    generate(scheduler, "gone", 5000)
-    scheduler.end("gone", 0)
-    ask(scheduler, "busy", 1500)
-    assert scheduler.grant(0) == "busy"
-    assert scheduler.refresh(0.1) == "kept"
-    assert scheduler.in_use == 2
-    assert scheduler.refresh(0.1) is None
-    scheduler.refreshed("kept")
-    assert scheduler.in_use == 1
-    assert scheduler.refresh(0.1) is None, "it is no longer next to be evicted"
-
-
 @pytest.mark.parametrize("end_first", [True, False])
 def test_nothing_is_left_of_a_branch_that_ends_in_a_queue_or_with_a_permit(end_first: bool) -> None:
     scheduler = memory(slots=1)
@@ -339,8 +350,6 @@ def test_misuse_is_refused() -> None:
         ask(scheduler, "a", 10)
     with pytest.raises(KeyError):
         scheduler.release("b")
-    with pytest.raises(KeyError):
-        scheduler.refreshed("b")
     with pytest.raises(InvalidInput, match="context"):
         ask(scheduler, "b", -1)
     for field, value in (("capacity", 0), ("capacity", 1.5), ("capacity", -1), ("fill", 0.0)):

@@ -99,3 +99,35 @@ def test_clocks_tell_what_slots_did(cli: Cli, backtracked: str) -> None:
     shown = cli("show", backtracked, "--clocks").stdout
     assert "slots" in shown
     assert "overlap" in shown
+    assert "runs      " not in shown
+
+
+def test_several_runs_are_shown_with_what_they_used_together(cli: Cli) -> None:
+    for seed in ("1", "2"):
+        cli("solve", PUZZLE, "--id", f"run-{seed}", "--seed", seed)
+    alone = [cli.json("show", f"run-{n}", "--clocks")["utilisation"] for n in (1, 2)]
+    shown = cli.json("show", "run-1", "run-2", "run-1", "--clocks")
+    assert [tree["id"] for tree in shown["runs"]] == ["run-1", "run-2"]
+    both = shown["utilisation"]
+    for figure in ("calls", "permits", "prompt_tokens", "output_tokens"):
+        one, other = (next(iter(use["backends"].values()))[figure] for use in alone)
+        assert next(iter(both["backends"].values()))[figure] == one + other > 0
+    assert (both["runs"], both["ended"]) == (2, 2)
+    printed = cli("show", "run-1", "run-2", "--clocks").stdout
+    assert printed.count("question") == 2
+    assert "runs      2 in " in printed
+    assert cli.json("runs", "--clocks") == both
+    assert "runs      2 in " in cli("runs", "--clocks", "--since", "1h").stdout
+    assert cli.json("runs", "--clocks", "--limit", "1")["runs"] == 1
+
+
+def test_runs_of_a_period(cli: Cli) -> None:
+    cli("solve", PUZZLE, "--id", "now")
+    assert [row["id"] for row in cli.json("runs", "--since", "30min")] == ["now"]
+    assert [row["id"] for row in cli.json("runs", "--since", "2020-01-31T12:00+01:00")] == ["now"]
+    assert cli.json("runs", "--since", "2999-01-31") == []
+    assert cli.json("runs", "--since", "2999-01-31", "--clocks")["backends"] == {}
+    assert cli("runs", "--since", "2999-01-31", "--clocks").exit_code == 0
+    result = cli("runs", "--since", "yesterday")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("longthought: since: 'yesterday' is no time.")

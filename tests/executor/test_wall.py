@@ -13,6 +13,8 @@ from longthought.errors import BackendError
 from longthought.orchestrator import recorded, search
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.scripted import ScriptedModel, call
+from longthought.orchestrator.session import Session
+from longthought.storage import Journal
 from longthought.tools import tool
 from longthought.types import Candidate, Capabilities, ModelRequest, Verdict
 
@@ -174,16 +176,88 @@ async def test_whatever_the_others_wait_for_the_answer_waits_for_none(
     assert (replayed.answer, replayed.stop_reason, replayed.model_calls) == ("0", "wall", 0)
 
 
+async def test_the_way_from_the_limit_to_the_result_is_as_long_for_many_branches(
+    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits, and turns of the loop until the end is on its way to disk, of 4 and 64 branches."""
+    seen: list[tuple[int, int]] = []
+    look, flush = Session.time_is_up, Journal.flush
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def noticed(session: Session) -> str | None:
+        kind = look(session)
+        if kind is not None and not seen:
+            seen.append((turns, sqlite_store.writer.transactions))
+        return kind
+
+    async def flushed(journal: Journal, status: str | None = None) -> None:
+        if status == "incomplete":
+            seen.append((turns, sqlite_store.writer.transactions))
+        await flush(journal, status)
+
+    monkeypatch.setattr(Session, "time_is_up", noticed)
+    monkeypatch.setattr(Journal, "flush", flushed)
+
+    async def way(branches: int) -> tuple[int, int]:
+        clock.now, waiting, everybody = 0.0, 0, asyncio.Event()
+
+        async def script(request: Any) -> Any:
+            nonlocal waiting
+            waiting += 1
+            if waiting == branches:
+                everybody.set()
+            if request["sampling"]["seed"]:
+                await asyncio.Event().wait()
+            await everybody.wait()
+            clock.now = 100.0
+            return "The answer is 0"
+
+        workflow = Workflow(
+            "wall",
+            model=ScriptedModel(script, slots=branches),
+            answer=answers.number(),
+            strategy=strategies.sample(branches),
+            budget=Budget(wall=100),
+            parallel=branches,
+            store=sqlite_store,
+        )
+        seen.clear()
+        async with asyncio.timeout(60):
+            result = await workflow.run("q")
+        assert (result.stop_reason, result.answer, result.spent["model_calls"]) == (
+            "wall",
+            "0",
+            branches,
+        )
+        (turns_before, commits_before), (turns_after, _) = seen
+        commits = sqlite_store.writer.transactions - commits_before
+        return turns_after - turns_before, commits
+
+    turning = asyncio.create_task(turn())
+    few, many = await way(4), await way(64)
+    turning.cancel()
+    assert few == many
+    assert few[1] == 1, "all that was cancelled and the end of the run, in one commit"
+
+
 async def test_what_does_not_stop_is_left_behind(
     sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tool that takes a cancellation for nothing: the run ends, and it may go on as it likes."""
     monkeypatch.setattr(search, "PATIENCE_S", 0.01)
     released, calls = asyncio.Event(), 0
+    entered = asyncio.Semaphore(0)
 
     @tool(effect="read")
     async def stubborn() -> str:
         """Never stop."""
+        entered.release()
         while not released.is_set():
             try:
                 await released.wait()
@@ -196,8 +270,8 @@ async def test_what_does_not_stop_is_left_behind(
         calls += 1
         if request["sampling"]["seed"]:
             return call("stubborn")
-        for _ in range(200):
-            await asyncio.sleep(0)
+        for _ in range(7):
+            await entered.acquire()
         clock.now = 100.0
         return "The answer is 0"
 

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import ssl
 
+import httpcore2
 import httpx2
 import pytest
 from cryptography import x509
@@ -190,6 +191,39 @@ async def test_a_slow_reader_holds_up_the_sender(http):
             assert stream._waiting <= network._ENOUGH + (1 << 18), "one read of the loop more"
             rest = [piece async for piece in pieces]
         assert len(first) + sum(map(len, rest)) == len(much)
+
+
+async def test_streams_cut_off_together_cost_one_look_through_the_pool(http, monkeypatch):
+    """And not one each, which with as many connections is their number squared."""
+    looks, look = 0, httpcore2.AsyncConnectionPool._assign_requests_to_connections
+
+    def counted(pool):
+        nonlocal looks
+        looks += 1
+        return look(pool)
+
+    monkeypatch.setattr(httpcore2.AsyncConnectionPool, "_assign_requests_to_connections", counted)
+    many = 24
+    begun = b"HTTP/1.1 200 -\r\ncontent-length: 9\r\n\r\nx"
+    async with serving(*[begun] * many, answer()) as server:
+        client, reading = http(), asyncio.Semaphore(0)
+
+        async def read():
+            async with client.stream("POST", server.url, json={}) as response:
+                async for _ in response.aiter_raw():
+                    reading.release()
+
+        tasks = [asyncio.create_task(read()) for _ in range(many)]
+        for _ in tasks:
+            await reading.acquire()
+        looks = 0
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(task.cancelled() for task in tasks)
+        assert looks <= 2
+        assert (await client.post(server.url, json={})).json() == REPLY
+        assert len(client._transport._pool.connections) == 1, "the others are closed"
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from longthought.orchestrator.cli.settings import Settings
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
 from longthought.orchestrator.models.backends import KINDS, ServerFacts
 from longthought.orchestrator.models.backends.headers import EnvironmentHeaders
+from longthought.orchestrator.models.embedded import EmbeddedModel
 from longthought.types import Capabilities
 
 
@@ -261,7 +262,8 @@ def test_the_memory_of_a_backend_is_that_of_its_models(name):
     backends = {"local": one, "embedded": BackendSettings(context_capacity=120_000)}
     assert resolve_model(name, backends=backends).context_capacity == 120_000
     plain = {"local": BackendSettings(base_url="http://h/v1")}
-    assert resolve_model(name, backends=plain).context_capacity is None
+    own = EmbeddedModel().context_capacity if name == "embedded" else None
+    assert resolve_model(name, backends=plain).context_capacity == own
     both = BackendSettings(base_urls=["http://g/v1", "http://h/v1"], context_capacity=120_000)
     assert resolve_model("local/q", backends={"local": both}).context_capacity == 240_000
     apart = replace(both, placement="load")  # a branch may go elsewhere with every call

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.simulated_runs import SimulatedRun
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Controller, union_seconds
-from longthought.orchestrator import recorded, session
+from longthought.orchestrator import recorded as earlier
+from longthought.orchestrator import session
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.orchestrator.traces import Utilisation, run_tree, utilisation
-from longthought.storage import Recording, journal
+from longthought.storage import Event, Recording, journal
 from longthought.storage.events import parse_event
 from longthought.tools import tool
 from longthought.types import Candidate, JSONObject, JudgeContext, ModelReply, ModelRequest, Verdict
@@ -239,7 +241,7 @@ async def test_the_clocks_of_the_run_are_recomputed(
 ) -> None:
     """With all clocks the test's own; what a run has spent is what it counted while it ran."""
     clocks = SimpleNamespace(time=lambda: 1e9 + CLOCK[0], monotonic=lambda: CLOCK[0])
-    for module in (session, recorded, journal):
+    for module in (session, earlier, journal):
         monkeypatch.setattr(module, "time", clocks)
     found, _, _, run = await lived(sqlite_store, verifier=Asking())
     spent = run_tree(await sqlite_store.read(run)).spent["seconds"]
@@ -261,3 +263,102 @@ async def test_deleted_payloads_and_cut_traces_are_read_as_far_as_they_go(
     await sqlite_store.delete_payloads(run, ids, "asked for")
     found = utilisation(await sqlite_store.read(run))
     assert found.backends["unknown"].permits == 12
+    assert found.latencies == utilisation(whole).latencies, "a tombstone is no part of the run"
+
+
+# -- several runs ----------------------------------------------------------------------------------
+
+
+async def test_runs_of_one_process_share_its_slots(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four runs side by side, each in attempts of its own: their times are laid on one axis."""
+    clocks = SimpleNamespace(time=lambda: 1e9 + CLOCK[0], monotonic=lambda: CLOCK[0])
+    for module in (session, earlier, journal):
+        monkeypatch.setattr(module, "time", clocks)
+    live = Live()
+    workflow = Workflow(
+        "shared",
+        model=Caching(slots=2, context_capacity=2000),
+        tools=[slow],
+        answer=answers.number(),
+        strategy=strategies.sample(2),
+        store=sqlite_store,
+    )
+    controller = Controller(now=lambda: CLOCK[0], on_event=live.take)
+    workflow._controllers[asyncio.get_running_loop()] = controller
+    begun = CLOCK[0]
+    results = []
+    for _ in range(2):  # the second two begin later, on the same clock
+        asked = (workflow.run("How much?") for _ in range(2))
+        results += await asyncio.gather(*asked)
+    recordings = [await sqlite_store.read(run.id) for run in results]
+    found = utilisation(*recordings)
+    use = found.backends["scripted"]
+    assert (found.runs, len(found.latencies)) == (4, 4)
+    assert found.period == pytest.approx((1e9 + begun, 1e9 + CLOCK[0]))
+    assert use.permits == use.calls == live.permits == 24
+    assert use.busy_seconds == pytest.approx(live.busy)
+    assert use.leases == live.leases
+    assert use.lease_seconds == pytest.approx(live.held_seconds())
+    assert use.at_once == use.slots == 2, "never more than there are, though runs overlap"
+    assert use.share == pytest.approx(live.busy / 2 / found.period_seconds)
+    each = [utilisation(one) for one in recordings]
+    assert found.seconds["tool"] == pytest.approx(sum(one.seconds["tool"] for one in each))
+    assert use.recomputed_tokens == sum(
+        one.backends["scripted"].recomputed_tokens or 0 for one in each
+    )
+    assert (found.permit_seconds_during_tools, found.tool_seconds_in_generation) == (0, 0)
+
+
+def recorded(owner: str, attempts: list[tuple[float, list[float]]]) -> SimulatedRun:
+    """A run whose attempts begin at a time each and have one permit."""
+    run = SimulatedRun(0, attempts[0][0])
+    run.events[1].body["owner"] = owner
+    for number, (begun, (granted, released)) in enumerate(attempts, 1):
+        if number > 1:
+            body = {"at": begun, "attempt": number, "owner": f"{owner}:{number}"}
+            run.events.append(Event(0, "attempt_started", "", body, ""))
+            run.began = begun
+        clock = (begun + granted, begun + granted, begun + released)
+        permit = (begun + granted, begun + granted, begun + released, 2)
+        run.generated(clock, [permit], {"prompt_tokens": 9, "calls": 1}, 0)
+    run.ended(attempts[-1][0] + attempts[-1][1][1])
+    return run
+
+
+def test_attempts_and_processes_are_told_apart() -> None:
+    one = recorded("a", [(100.0, [0.0, 10.0]), (200.0, [5.0, 10.0])])
+    other = recorded("b", [(105.0, [0.0, 10.0])])
+    found = utilisation(one, other)
+    use = found.backends["virtual"]
+    assert use.at_once == 2, "the first of one, and the only one of the other"
+    assert use.busy_seconds == 25
+    # three processes had two slots each, for ten seconds each; nobody had any in between
+    assert use.share == pytest.approx(25 / (3 * 10 * 2))
+    assert found.period == (100.0, 210.0)
+    assert found.latencies == [10.0, 110.0]
+    same = utilisation(recorded("a", [(100.0, [0.0, 10.0])]), recorded("a", [(105.0, [0.0, 10.0])]))
+    assert same.backends["virtual"].share == pytest.approx(20 / (15 * 2)), "the slots are shared"
+    apart = utilisation(
+        recorded("a", [(100.0, [0.0, 10.0])]), recorded("a", [(110.0, [0.0, 10.0])])
+    )
+    assert apart.backends["virtual"].at_once == 1
+
+
+def test_nothing_at_all_is_used_by_no_runs() -> None:
+    assert utilisation().to_json()["runs"] == 0
+    assert utilisation().runs_per_second == 0
+
+
+async def test_times_count_from_the_first_event_of_their_attempt(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seconds pass between that event and the first step of the run."""
+    monkeypatch.setattr(journal, "time", SimpleNamespace(time=lambda: 1e9 + CLOCK[0]))
+    later = SimpleNamespace(time=lambda: 1e9 + 3 + CLOCK[0], monotonic=lambda: CLOCK[0])
+    monkeypatch.setattr(earlier, "time", later)
+    _, _, _, run = await lived(sqlite_store)
+    events = (await sqlite_store.read(run)).events
+    permits = [pair for event in events for pair in event.body.get("permits", ())]
+    assert min(asked for asked, *_ in permits) == 3

@@ -52,7 +52,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
     def __init__(self, limits: httpx2.Limits) -> None:
         context = _certificates()
         super().__init__(verify=context, limits=limits)
-        self._pool = httpcore2.AsyncConnectionPool(
+        self._pool = _Pool(
             ssl_context=context,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
@@ -81,6 +81,28 @@ class _Transport(httpx2.AsyncHTTPTransport):
                 if not isinstance(error.__cause__, _StaleConnection):
                     raise
                 stale = error
+
+
+class _Pool(httpcore2.AsyncConnectionPool):
+    """Looks through what it holds once for all the requests that end in one turn of the loop.
+
+    Each end of a request makes the pool go through all its connections: where 64 streams are cut
+    off together, 64 times 64. Only a request that waits for a connection needs the look at once;
+    what the others leave behind is found with the next one.
+    """
+
+    _looked = False
+
+    def _assign_requests_to_connections(self) -> list[Any]:
+        if self._looked and not any(request.is_queued() for request in self._requests):
+            return []
+        if not self._looked:
+            self._looked = True
+            asyncio.get_running_loop().call_soon(self._turned)
+        return super()._assign_requests_to_connections()
+
+    def _turned(self) -> None:
+        self._looked = False
 
 
 @cache
