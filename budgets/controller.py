@@ -45,10 +45,10 @@ class Backend:
         self.members: Members | None = None
         self.timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
-    def look(self, now: float) -> None:
+    def look(self, now: Callable[[], float]) -> None:
         """See how the endpoints stand."""
         if self.members is not None:
-            self.scheduler.update(self.members(), now)
+            self.scheduler.update(self.members(), now())
 
     def view(self) -> JSONObject:
         """Slots and leases as JSON, those of each endpoint, too, where there are several."""
@@ -226,7 +226,7 @@ class Controller:
     def would_wait(self, backend: str) -> bool:
         """Whether a call dispatched now would have to wait for a slot."""
         known = self._known(backend)
-        known.look(self.now())
+        known.look(self.now)
         return known.scheduler.waiting > 0 or known.scheduler.full
 
     def view(self) -> JSONObject:
@@ -287,7 +287,7 @@ class Controller:
 
         ``ended`` is the branch that is no longer known and whose lease may have ended just now.
         """
-        backend.look(self.now())
+        backend.look(self.now)
         while (permit := backend.scheduler.grant(self.now())) is not None:
             future = permit.future
             if future is None or future.cancelled() or future.get_loop().is_closed():

@@ -152,7 +152,10 @@ class Fleet(Generic[Ticket]):
     @property
     def slots(self) -> int:
         """How many tickets may hold a permit, at all endpoints that take calls."""
-        return sum(place.scheduler.slots for place in self._places.values() if place.open)
+        slots = 0
+        for place in self._places.values():
+            slots += place.scheduler.slots if place.open else 0
+        return slots
 
     @property
     def capacity(self) -> int | None:
@@ -240,7 +243,8 @@ class Fleet(Generic[Ticket]):
     def take_events(self) -> list[tuple[str, LeaseEvent]]:
         """What happened to leases since the last call, each with the name of its endpoint."""
         for place in self._places.values():
-            self._events += [(place.name, event) for event in place.scheduler.take_events()]
+            for event in place.scheduler.take_events():
+                self._events.append((place.name, event))
         events, self._events = self._events, []
         return events
 
@@ -305,10 +309,15 @@ class Fleet(Generic[Ticket]):
         better place. May take leases away.
         """
         self._look_again = math.inf
-        free = [place for place in self._places.values() if _has_slot(place)]
-        if not free or not self.waiting:
+        if not self._queue:
             return None
-        looks = {place: Look() for place in free if place.scheduler.begins(now)}
+        looks = {
+            place: Look()
+            for place in self._places.values()
+            if place.open and place.scheduler.begins(now)
+        }
+        if not looks:
+            return None
         several = len(self._places) > 1
 
         def later(entry: Entry[Ticket]) -> bool:
@@ -381,7 +390,7 @@ class Fleet(Generic[Ticket]):
 
     def next_look(self, now: float) -> float | None:
         """When to call :meth:`grant` again though nothing has happened; None: no need to."""
-        if not self.waiting:
+        if not self._queue:
             return None
         times = [self._look_again]
         for place in self._places.values():

@@ -109,7 +109,12 @@ class LeaseQueue(Generic[Ticket]):
         self._ordinary: float = float("inf")
 
     def __len__(self) -> int:
-        return sum(map(len, self._queues))
+        leased, parked, new = self._queues
+        return len(leased) + len(parked) + len(new)
+
+    def __bool__(self) -> bool:
+        leased, parked, new = self._queues
+        return bool(leased or parked or new)
 
     def __contains__(self, ticket: Ticket) -> bool:
         return any(ticket in queue for queue in self._queues)

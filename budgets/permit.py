@@ -100,7 +100,7 @@ class Permit:
     def would_wait(self) -> bool:
         """Whether it would have to wait: for a slot, behind others, or for room for its context."""
         scheduler = self._backend.scheduler
-        self._backend.look(self._controller.now())
+        self._backend.look(self._controller.now)
         if scheduler.waiting > 0 or scheduler.full:
             return True
         return not scheduler.fits(
