@@ -66,6 +66,13 @@ class Entry(Generic[Ticket]):
         pieces = added(self.before, self.prefix, self.prefix_tokens)
         return [(("shared start", start), tokens) for start, tokens in pieces]
 
+    @property
+    def pieces(self) -> list[tuple[Hashable, int]]:
+        """What a cache may have of the prompt: what it shares, and what is its branch's own."""
+        if self.branch is None:
+            return self.starts
+        return [*self.starts, (self.branch, self.context - self.prefix_tokens)]
+
 
 @dataclass(slots=True)
 class Look:

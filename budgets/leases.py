@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from operator import attrgetter
 from typing import Generic, TypeVar
 
 from longthought.budgets.capacity import MemoryEstimate
@@ -28,6 +27,7 @@ from longthought.budgets.lease_book import (
     check_tokens,
 )
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
+from longthought.budgets.lease_victims import least_worth_keeping, oldest_idle
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
 from longthought.errors import InvalidInput
@@ -290,7 +290,7 @@ class LeaseScheduler(Generic[Ticket]):
 
     def found(self, entry: Entry[Ticket]) -> int:
         """Tokens at the start of an entry's prompt that the cache is thought to have."""
-        return self._cache.found(_pieces(entry))
+        return self._cache.found(entry.pieces)
 
     def release(
         self,
@@ -414,7 +414,7 @@ class LeaseScheduler(Generic[Ticket]):
         branch = entry.branch
         if branch is None:
             return entry.ticket
-        entry.expected = self._cache.use_all(_pieces(entry))
+        entry.expected = self._cache.use_all(entry.pieces)
         if self.capacity is None:
             return entry.ticket
         if lease is None:
@@ -466,38 +466,24 @@ class LeaseScheduler(Generic[Ticket]):
         excess = self._leases.charged + need - budget
         if excess <= 0 or not len(self._leases):
             return True
-        generating = self._generating()
-        # Nothing generates and nothing fits: any room is better than an engine that does nothing.
-        price = self.tau if generating else 0.0
-        idle = []
-        for lease in self._leases:
-            if lease.generating:
-                continue
-            keeping = self._waits.keeping(lease, now, generating)
-            # Who is owed room may have it from those that wait for a permit, too: branches that
-            # come back at once would otherwise keep their leases for ever.
-            owed = takes_from is not None and (takes_from is EVERYBODY or lease.run in takes_from)
-            if owed or (not lease.queued and (keeping > price or not price)):
-                idle.append((keeping, lease))
-        idle.sort(key=_most_to_keep)
-        chosen: list[Lease] = []
-        for _, lease in idle:
-            if excess <= 0:
-                break
-            chosen.append(lease)
-            excess -= lease.charge
-        if excess > 0 and len(chosen) < len(self._leases):
-            return False
-        for lease in chosen:
+        chosen = least_worth_keeping(
+            self._leases,
+            self._waits,
+            excess,
+            now=now,
+            tau=self.tau,
+            generating=self._generating(),
+            takes_from=takes_from,
+        )
+        for lease in chosen or ():
             self._close(lease, "parked", now)
-        return True
+        return chosen is not None
 
     def _shed(self, now: float) -> None:
         """Take leases away, oldest first, before contexts outgrow the memory."""
         if self.capacity is None or self._leases.actual <= _FULL * self.capacity:
             return
-        idle = [lease for lease in self._leases if lease.idle]
-        for lease in sorted(idle, key=attrgetter("since")):
+        for lease in oldest_idle(self._leases):
             if self._leases.actual <= _FULL * self.capacity:
                 return
             self._close(lease, "shed", now)
@@ -512,13 +498,3 @@ class LeaseScheduler(Generic[Ticket]):
     def _resize(self) -> None:
         capacity = self._memory.capacity
         self._cache.resize(_UNKNOWN if capacity is None else capacity)
-
-
-def _pieces(entry: Entry[Ticket]) -> list[tuple[Hashable, int]]:
-    """What a cache may have of a prompt: what it shares, and what is its branch's own."""
-    own = entry.context - entry.prefix_tokens
-    return [*entry.starts, (entry.branch, own)] if entry.branch is not None else entry.starts
-
-
-def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:
-    return (rated[1].queued, -rated[0], rated[1].since)

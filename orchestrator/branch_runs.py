@@ -21,9 +21,9 @@ from longthought.errors import (
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
-from longthought.orchestrator.strategies.policy import Ask
+from longthought.orchestrator.strategies.policy import Ask, Outcome
 
-__all__ = ["FATAL", "RunBranch", "new_branch", "run_to_end"]
+__all__ = ["FATAL", "RunBranch", "ended_by_limit", "new_branch", "run_to_end"]
 
 FATAL = (Diverged, StorageError, UnlabelledConcurrency, UnknownOutcome, InvalidInput, PolicyError)
 """What ends the run, not just a branch: the run itself cannot be trusted to go on."""
@@ -106,3 +106,8 @@ def _recorded_end(session: Session, branch: Branch) -> str:
     branch.reason = event.body.get("reason", "")
     branch.status = "failed" if how == "failed" else how
     return how
+
+
+def ended_by_limit(outcome: Outcome) -> bool:
+    """Whether a limit of more than the branch cut it short, or left it unjudged."""
+    return outcome["status"] != "failed" and bool(outcome.get("reason"))

@@ -7,14 +7,14 @@ force is recorded as ``limit_raised``.
 
 from __future__ import annotations
 
-from longthought.budgets import Budget
+from longthought.budgets import Budget, Scope
 from longthought.errors import InvalidInput
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED
 from longthought.storage import Recording, Store
 from longthought.types import JSON, JSONObject
 
-__all__ = ["RAISE", "limits_in_force", "raise_of", "send_raise"]
+__all__ = ["RAISE", "check_raise", "limits_in_force", "raise_of", "send_raise"]
 
 RAISE = "raise_limit"
 """The name of the signal; its value is a budget of the limits to raise."""
@@ -64,3 +64,12 @@ async def send_raise(store: Store, run_id: str, to: Budget) -> Budget:
     limits.check_raise(to)
     await store.send_signal(run_id, RAISE, to.to_json())
     return limits.raised(to)
+
+
+def check_raise(recording: Recording, budget: Budget) -> None:
+    """Check new limits for a recorded run before anything is taken over.
+
+    Raises:
+        InvalidInput: one is lower than before.
+    """
+    Scope("run", limits_in_force(recording, Recorded.of(recording))).raise_limit(budget)

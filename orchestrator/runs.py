@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from longthought import __version__
 from longthought.budgets import Budget, Controller, PriceBook, Scope
 from longthought.errors import (
     BudgetExhausted,
@@ -24,6 +23,7 @@ from longthought.errors import (
 from longthought.orchestrator.best import best_outcome
 from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.manifests import branch_budget_of, opening_of, question_text
 from longthought.orchestrator.places import inside_a_run
 from longthought.orchestrator.raising import RAISE, limits_in_force, raise_of
 from longthought.orchestrator.recorded import Recorded, age_of
@@ -34,9 +34,9 @@ from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.deaths import MOST_DEATHS, died_in_vain, starts_in_vain
 from longthought.storage.difference import describe_change
-from longthought.types import JSON, JSONObject, Message, text_of
+from longthought.types import JSON, JSONObject
 
-__all__ = ["Attempt", "begin", "check_raise", "manifest_of"]
+__all__ = ["Attempt"]
 
 _PROBLEMS = {
     Diverged: "diverged",
@@ -44,65 +44,6 @@ _PROBLEMS = {
     KeepsCrashing: "keeps_crashing",
 }
 """What a run that needs attention says of the error that stopped it."""
-
-
-def manifest_of(
-    definition: Definition,
-    question: str | Sequence[Message],
-    seed: int,
-    budget: Budget,
-    prices: PriceBook,
-    options: JSONObject,
-    tenant: str | None = None,
-) -> JSONObject:
-    """The manifest of a new run: all that shapes it, readable and by fingerprint."""
-    branch = definition.branch_budget
-    manifest: JSONObject = {
-        "workflow": definition.parts(),
-        "question": question if isinstance(question, str) else list(question),
-        "seed": seed,
-        "budget": budget.to_json(),
-        **({"branch_budget": branch.to_json()} if branch is not None else {}),
-        "prices": prices.to_json([model.name for model in definition.models]),
-        "source": definition.source,
-        "options": options,
-    }
-    if tenant is not None:
-        manifest["tenant"] = tenant
-    return manifest
-
-
-async def begin(
-    store: Store,
-    definition: Definition,
-    manifest: JSONObject,
-    *,
-    run_id: str | None = None,
-    run_key: bytes | None = None,
-) -> Journal:
-    """A new run in the store, owned by this process."""
-    return await store.create_run(
-        definition.name,
-        manifest,
-        fingerprint=definition.fingerprint(),
-        version=__version__,
-        run_id=run_id,
-        run_key=run_key,
-    )
-
-
-def check_raise(recording: Recording, budget: Budget) -> None:
-    """Check new limits for a recorded run before anything is taken over.
-
-    Raises:
-        InvalidInput: one is lower than before.
-    """
-    Scope("run", limits_in_force(recording, Recorded.of(recording))).raise_limit(budget)
-
-
-def _branch_budget(manifest: JSONObject) -> Budget | None:
-    limits = manifest.get("branch_budget")
-    return Budget.from_json(limits) if limits else None
 
 
 class Attempt:
@@ -165,7 +106,7 @@ class Attempt:
             recording=recording,
             index=index,
             mode=mode,
-            question=_question_text(manifest["question"]),
+            question=question_text(manifest["question"]),
             seed=manifest["seed"],
             budget=limits,
             # the prices the run began with stay in force for the models it began with
@@ -182,8 +123,8 @@ class Attempt:
             ),
             models=list(definition.models),
             tools={tool.spec.name: tool for tool in definition.tools},
-            opening=_opening(definition.system, manifest["question"]),
-            branch_budget=_branch_budget(manifest),
+            opening=opening_of(definition.system, manifest["question"]),
+            branch_budget=branch_budget_of(manifest),
             limits_raised=raised or limits != own_budget,
             raised_at=index.raised_at,
             spent_by_model=(
@@ -506,21 +447,3 @@ class Attempt:
                 return
             except StorageError:
                 continue  # the next append finds out whether the store is gone for good
-
-
-def _question_text(question: JSON) -> str:
-    if isinstance(question, str):
-        return question
-    users = [message for message in question if message["role"] == "user"]
-    return text_of(users[-1]) if users else ""
-
-
-def _opening(system: str | None, question: JSON) -> list[Message]:
-    opening: list[Message] = []
-    if system is not None:
-        opening.append({"role": "system", "content": system})
-    if isinstance(question, str):
-        opening.append({"role": "user", "content": question})
-    else:
-        opening.extend(question)
-    return opening

@@ -25,7 +25,7 @@ from longthought.errors import (
     split_reason,
 )
 from longthought.orchestrator.best import note_search, show_best
-from longthought.orchestrator.branch_runs import RunBranch, new_branch, run_to_end
+from longthought.orchestrator.branch_runs import RunBranch, ended_by_limit, new_branch, run_to_end
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
@@ -182,7 +182,7 @@ class Search:
             case "tell":
                 outcome = await self._outcome_of(data["ask"])
                 self._check_outcome(event, outcome)
-                if _by_limit(outcome):
+                if ended_by_limit(outcome):
                     self._limited(event.seq)
                 self._policy.tell(self.state, outcome)
             case "exhausted":
@@ -222,7 +222,7 @@ class Search:
             raise self._failure
         while self._inbox:
             outcome = self._inbox.popleft()
-            if _by_limit(outcome):
+            if ended_by_limit(outcome):
                 self._short = split_reason(outcome["reason"])
             self._policy.tell(self.state, outcome)
             show_best(self)
@@ -339,7 +339,7 @@ class Search:
             if tell:
                 data = {"ask": branch.ask.id, "outcome": session.put(outcome)}
                 seq = self._fold("tell", data)
-                if _by_limit(outcome):
+                if ended_by_limit(outcome):
                     self._limited(seq)
         self.outcomes[branch.ask.id] = outcome
         if how == "cancelled":
@@ -497,8 +497,3 @@ class Search:
             return 0
         left = self.scope.remaining("branches")
         return room if left is None else min(room, left)
-
-
-def _by_limit(outcome: Outcome) -> bool:
-    """Whether a limit of more than the branch cut it short, or left it unjudged."""
-    return outcome["status"] != "failed" and bool(outcome.get("reason"))

@@ -29,10 +29,11 @@ from longthought.orchestrator.definition import Definition, Retry
 from longthought.orchestrator.effects.cut_thoughts import check_thinking
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.handle import RunHandle
+from longthought.orchestrator.manifests import begin, manifest_of
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
-from longthought.orchestrator.raising import RAISE, send_raise
+from longthought.orchestrator.raising import RAISE, check_raise, send_raise
 from longthought.orchestrator.results import ENDED, Result, out_of_budget
-from longthought.orchestrator.runs import Attempt, begin, check_raise, manifest_of
+from longthought.orchestrator.runs import Attempt
 from longthought.orchestrator.seats import introduce, leased, teach
 from longthought.orchestrator.session import Watch
 from longthought.orchestrator.strategies import Policy, bound, single
@@ -297,10 +298,8 @@ class Workflow:
         """
         async with self.opened_store() as store:
             recording = await store.read(run_id)
-            attempt = Attempt(
-                self.definition, recording, mode="replay", prices=self._prices, deps=deps
-            )
-            return await attempt.run()
+            known = {"prices": self._prices, "deps": deps}
+            return await Attempt(self.definition, recording, mode="replay", **known).run()
 
     async def signal(self, run_id: str, name: str, value: JSON = None, *, key: str = "") -> None:
         """Send a signal to a run that waits for it (``resume`` then goes on)."""
@@ -443,7 +442,7 @@ class Workflow:
     async def _attempt(
         self, store: Store, journal: Journal, company: _Company, **more: Any
     ) -> Attempt:
-        return Attempt(
+        attempt = Attempt(
             self.definition,
             journal,
             store=store,
@@ -456,10 +455,13 @@ class Workflow:
             woken=company.woken,
             **more,
         )
+        if company.handle is not None:
+            company.handle.attach(attempt)
+        return attempt
 
     async def _until_rest(self, store: Store, attempt: Attempt, company: _Company) -> Result:
         """Run attempts until the run rests: it may be due again by then, or its limits raised."""
-        result = await self._attempted(attempt, company)
+        result = await attempt.run()
         while True:
             raised = await self._raised_late(store, attempt, result)
             if not raised and not (result.status == "parked" and await due_again(store, result)):
@@ -470,7 +472,7 @@ class Workflow:
             except (RunBusy, RunEnded, RunMoved):
                 return result  # whoever sent the signal was quicker, or a waker
             before = result
-            result = await self._attempted(attempt, company)
+            result = await attempt.run()
             if result.status == "parked" and result.waiting == before.waiting:
                 return result  # the signal was for something else
 
@@ -479,11 +481,6 @@ class Workflow:
         if result.status != "incomplete" or not out_of_budget(result.stop_reason):
             return False
         return attempt.may_go_on or await store.waiting_signals(result.id, RAISE) > 0
-
-    async def _attempted(self, attempt: Attempt, company: _Company) -> Result:
-        if company.handle is not None:
-            company.handle.attach(attempt)
-        return await attempt.run()
 
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""

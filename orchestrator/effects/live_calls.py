@@ -23,11 +23,17 @@ from longthought.errors import (
     StorageError,
 )
 from longthought.orchestrator.effects.early_starts import early_starts
+from longthought.orchestrator.effects.finishes import (
+    budget_fields,
+    finish,
+    finish_failed,
+    finish_reply,
+    refused_fields,
+)
 from longthought.orchestrator.effects.picked_up import picked_up
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import (
     limited_thought,
-    note_thought,
     thinking_bounds,
     with_thought,
 )
@@ -41,7 +47,6 @@ from longthought.types import (
     JSON,
     UNBOUNDED_TOKENS,
     Delta,
-    JSONObject,
     ModelReply,
     Paced,
     Turn,
@@ -140,17 +145,17 @@ class LiveCall:
                 except BackendError as error:
                     vain = stopped(session, error, number)
                     if vain is not None:
-                        self._finish_failed(vain)
+                        finish_failed(self, vain)
                         raise vain from (None if vain is error else error)
                     await pause(session, error, number)
                 except QuestionRefused as error:
-                    self._finish("refused", _fields(error))
+                    finish(self, "refused", refused_fields(error))
                     raise
                 except BudgetExhausted as error:
-                    self._finish("budget", _budget_fields(error))
+                    finish(self, "budget", budget_fields(error))
                     raise
                 else:
-                    self._finish_reply(reply)
+                    finish_reply(self, reply)
                     return reply
             raise AssertionError("unreachable: the last try returns or raises")
         finally:
@@ -160,7 +165,7 @@ class LiveCall:
         """A reply that an earlier attempt began: what that had reserved stays charged, no more."""
         self.usage = Usage.from_json(reply["usage"])
         self.grant.tokens, self.started_at = granted, started_at
-        self._finish_reply(reply)
+        finish_reply(self, reply)
         return reply
 
     async def _keep(self, handle: str) -> None:
@@ -443,7 +448,7 @@ class LiveCall:
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
-            self._finish("abandoned", {"output_tokens": self.emitted})
+            finish(self, "abandoned", {"output_tokens": self.emitted})
 
     def _used_so_far(self) -> Amount | None:
         """What the stream under way has come to, None if that is not known."""
@@ -455,114 +460,21 @@ class LiveCall:
             return None
         return with_thought(bound, self.thought)
 
-    def _finished_number(self) -> int | None:
+    def finished_number(self) -> int | None:
         """The try that this finish belongs to, None for the first."""
         again = not self.tries and self.key in self.session.index.finished
         number = self.number + again
         return number if number > 1 else None
 
-    def _finish_failed(self, error: BackendError) -> None:
-        fields: JSONObject = {"error": str(error)}
-        if error.status is not None:
-            fields["status"] = error.status
-        self._finish("error", fields)
-
-    def _finish(self, status: str, result: JSONObject) -> None:
-        self.session.count_spent(self.model, self.lost)
-        self.session.finish(
-            self.frame,
-            self.key,
-            "model",
-            self.request_id,
-            result,
-            status=status,
-            charged=self.lost.to_json(),
-            clock=self._clock(),
-            attempt=self._finished_number(),
-            **self._scheduling(),
-        )
-
-    def _scheduling(self) -> JSONObject:
-        """What is recorded of slots and leases: nothing that a replay would look at."""
-        if self.seat is None:
-            return {}
-        self.session.seats.leave(self.seat)
-        known = self.ask.known if self.ask is not None else 0
-        return {
-            "permits": self.permits,
-            "known": known,
-            "lease": self.session.seats.told(self.seat),
-        }
-
-    def _finish_reply(self, reply: ModelReply) -> None:
-        session = self.session
-        usage = self.usage
-        if usage.estimated and usage.prompt_tokens > self.prompt_tokens:
-            # our own bound is the better estimate: it knows what earlier calls were counted as
-            usage = replace(usage, prompt_tokens=self.prompt_tokens)
-            reply["usage"] = usage.to_json()
-        cut = reply["finish_reason"] in ("length", "cut") and not reply.get("thought_cut")
-        if cut and self._cut_short():
-            reply["granted"] = self.grant.tokens
-        if self.early is not None:
-            self.early.settle(reply, self.emitted)
-        thought = note_thought(session, self.call, reply["message"], usage)
-        actual = with_thought(usage_amount(self.price, usage), thought)
-        reservation = self.reservation
-        if reservation is None:  # the reply was picked up: it is charged already
-            actual = Amount()
-
-        def settle() -> JSONObject:
-            overrun = None if reservation is None else reservation.settle(actual)
-            return {"overrun": overrun.to_json()} if overrun else {}
-
-        conversation = session.put({"p": self.ids[-1] if self.ids else "", "m": reply["message"]})
-        if not self.exact:
-            session.estimator.learn(
-                self.request, self.ids, usage, reply=reply["message"], reply_id=conversation
-            )
-        result: JSONObject = {name: value for name, value in reply.items() if name != "message"}
-        result["conversation"] = conversation
-        session.count_spent(self.model, actual + self.lost)
-        session.finish(
-            self.frame,
-            self.key,
-            "model",
-            self.request_id,
-            result,
-            charged=(actual + self.lost).to_json(),
-            settle=settle,
-            clock=self._clock(),
-            attempt=self._finished_number(),
-            **self._scheduling(),
-        )
-        if self.ask is not None:
-            session.seats.mark(self.ask, self.ids, conversation)
-        if self.frame.branch is not None:
-            self.frame.branch.tokens += usage.total_tokens
-
-    def _cut_short(self) -> bool:
+    def cut_short(self) -> bool:
         """Whether the grant was less than what was wished, and nothing more can be had now."""
         top_up = self.model.capabilities.top_up
         return not top_up and self.grant.tokens < self._wished_output()
 
-    def _clock(self) -> list[float]:
+    def clock(self) -> list[float]:
+        """When it was queued, sent and over, in seconds since the epoch."""
         started = self.started_at or self.session.now
         return [round(at, 4) for at in (self.queued_at, started, self.session.now)]
-
-
-def _fields(error: QuestionRefused) -> JSONObject:
-    return {"field": error.field, "problem": error.problem, "fix": error.fix}
-
-
-def _budget_fields(error: BudgetExhausted) -> JSONObject:
-    return {
-        "kind": error.kind,
-        "scope": error.scope,
-        "limit": error.limit,
-        "needed": error.needed,
-        **({"reason": error.reason} if error.reason != error.kind else {}),
-    }
 
 
 def _being_cancelled() -> bool:
