@@ -171,9 +171,8 @@ class Workflow:
         self.store = store
         book = prices if isinstance(prices, PriceBook) else PriceBook.load(prices)
         self._prices = priced(book, specs, backend, backends)
-        self._controllers: WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]
-        self._controllers = WeakKeyDictionary()
-        self._taught: WeakSet[Controller] = WeakSet()
+        self._controllers = WeakKeyDictionary[asyncio.AbstractEventLoop, Controller]()
+        self._taught = WeakSet[Controller]()
 
     @property
     def name(self) -> str:
@@ -298,8 +297,10 @@ class Workflow:
         """
         async with self.opened_store() as store:
             recording = await store.read(run_id)
-            known = {"prices": self._prices, "deps": deps}
-            return await Attempt(self.definition, recording, mode="replay", **known).run()
+            attempt = Attempt(
+                self.definition, recording, mode="replay", prices=self._prices, deps=deps
+            )
+            return await attempt.run()
 
     async def signal(self, run_id: str, name: str, value: JSON = None, *, key: str = "") -> None:
         """Send a signal to a run that waits for it (``resume`` then goes on)."""
@@ -485,8 +486,7 @@ class Workflow:
     def _shared_controller(self) -> Controller:
         """One controller for all runs of this workflow in a loop: they share its slots."""
         loop = asyncio.get_running_loop()
-        controller = self._controllers.get(loop)
-        if controller is None:
+        if (controller := self._controllers.get(loop)) is None:
             controller = self._controllers[loop] = Controller()
         introduce(controller, self.definition.models)
         return controller
