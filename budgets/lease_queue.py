@@ -21,6 +21,9 @@ EVERYBODY: frozenset[Hashable] = frozenset({"everybody"})
 _LEASED, _PARKED, _NEW = 0, 1, 2
 _BYPASS = 8
 """Tickets of one queue that are looked at when the first ones do not fit."""
+_SORTED = 64
+"""Of so many at the front of a queue, those go first whose context the cache still has: what a grant
+costs must not depend on how many wait."""
 _QUANTUM = 32.0
 """Permits that a run or a tenant may be ahead of the one furthest behind."""
 
@@ -180,8 +183,8 @@ class LeaseQueue(Generic[Ticket]):
     ) -> Iterator[tuple[Entry[Ticket], frozenset[Hashable] | None]]:
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
-        Of resumed ones those go last that ``later`` says so of: what the cache still has is worth
-        more. Who is not ``able`` to go now keeps nobody from the front. The same entry may come
+        Of resumed ones near the front those go last that ``later`` says so of: what the cache still
+        has is worth more. Who is not ``able`` to go now keeps nobody from the front. The same entry may come
         twice.
         """
         waiting = [queue for queue in self._queues if queue]
@@ -211,7 +214,7 @@ class LeaseQueue(Generic[Ticket]):
             if able is not None:
                 entries = filter(able, entries)
             if queue is not self._queues[_NEW]:
-                entries = sorted(entries, key=later)
+                entries = sorted(islice(entries, _SORTED), key=later)
             yield from [(entry, None) for entry in _first(entries)]
 
     def _urgent(self, now: float) -> list[Entry[Ticket]]:
