@@ -22,8 +22,8 @@ _LEASED, _PARKED, _NEW = 0, 1, 2
 _BYPASS = 8
 """Tickets of one queue that are looked at when the first ones do not fit."""
 _SORTED = 64
-"""Of so many at the front of a queue, those go first whose context the cache still has: what a grant
-costs must not depend on how many wait."""
+"""Of so many at the front of a queue, those go first whose context the cache still has: what a
+grant costs must not depend on how many wait."""
 _QUANTUM = 32.0
 """Permits that a run or a tenant may be ahead of the one furthest behind."""
 
@@ -184,8 +184,8 @@ class LeaseQueue(Generic[Ticket]):
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
         Of resumed ones near the front those go last that ``later`` says so of: what the cache still
-        has is worth more. Who is not ``able`` to go now keeps nobody from the front. The same entry may come
-        twice.
+        has is worth more. Who is not ``able`` to go now keeps nobody from the front. The same entry
+        may come twice.
         """
         waiting = [queue for queue in self._queues if queue]
         heads = [next(iter(queue.values())) for queue in waiting]
