@@ -84,7 +84,7 @@ class Workload:
         return self.room + PLACES * self.shape.positions
 
 
-LONG = Workload(turns=7, question=(72, 112))
+LONG = Workload(turns=7, question=(96, 144))
 """To compute a context anew takes most of what its share of a full batch takes for a turn."""
 SHORT = Workload(turns=3, question=(16, 32))
 """To compute one anew costs little."""
