@@ -3,7 +3,8 @@
 The engine and its rows are real: numpy, a network of the size of the word model with random weights
 and room for longer conversations than the models have. Only the tools are not: they wait. A branch
 has one conversation after another, each turn a tool wait and a generation. Waits are 10 generations
-in the mean, and the prefix cache has room for half of the rows of all branches.
+in the mean, and the prefix cache has room for half of the rows of all branches. Of two workloads
+one has ``long`` contexts, that cost something to compute anew, the other ``short`` ones.
 
 Arms, interleaved: ``hold`` keeps a place from a conversation's first token to its last; ``fifo``
 gives it up at a tool call, the engine serves who comes first and forgets what was used least
@@ -83,7 +84,7 @@ class Workload:
         return self.room + PLACES * self.shape.positions
 
 
-LONG = Workload(turns=7, question=(72, 112))
+LONG = Workload(turns=7, question=(96, 144))
 """To compute a context anew takes most of what its share of a full batch takes for a turn."""
 SHORT = Workload(turns=3, question=(16, 32))
 """To compute one anew costs little."""
@@ -455,26 +456,22 @@ def figures(rounds: Sequence[Round]) -> dict[str, float]:
     return found
 
 
-async def measure(quick: bool, show: Callable[[str], None]) -> tuple[list[Round], list[Round]]:
-    """All rounds with long contexts, and with short ones; the arms take turns in going first.
+async def measure(quick: bool, show: Callable[[str], None]) -> dict[str, list[Round]]:
+    """All rounds with long contexts and, unless ``quick``, with short ones.
 
-    ``show`` is given each round as soon as it ends.
+    The arms take turns in going first. ``show`` is given each round as soon as it ends.
     """
-    found: tuple[list[Round], list[Round]] = [], []
-    settings = (
-        (LONG, [name for name in ARMS if not quick or name != "untold"]),
-        (
-            SHORT,
-            ["fifo", "ours"],
-        ),
-    )
+    playing = {"long": (LONG, [name for name in ARMS if not quick or name != "untold"])}
+    if not quick:
+        playing["short"] = SHORT, ["fifo", "ours"]
+    found: dict[str, list[Round]] = {name: [] for name in playing}
     for number in range(1 if quick else 3):
-        for (workload, names), rounds in zip(settings, found, strict=True):
-            first = number % len(names)
-            order = [*names[first:], *names[:first]]
-            waits = 3.0 if quick else 4.0
-            rounds.append(await play_round(workload, number, order, warm=2.5, waits=waits))
-            show(table(number, rounds[-1]))
+        for name, (workload, arms) in playing.items():
+            first = number % len(arms)
+            order = [*arms[first:], *arms[:first]]
+            waits = 3.5 if quick else 4.0
+            found[name].append(await play_round(workload, number, order, warm=2.5, waits=waits))
+            show(f"{name}\n{table(number, found[name][-1])}")
     return found
 
 
@@ -489,9 +486,11 @@ def main() -> None:
         if not options.json:
             print(text, end="\n\n", flush=True)
 
-    long, short = asyncio.run(measure(options.quick, show))
-    beside = {f"short_{name}": value for name, value in figures(short).items()}
-    report("leases", figures(long) | beside, options)
+    found = asyncio.run(measure(options.quick, show))
+    shown = figures(found.pop("long"))
+    for workload, rounds in found.items():
+        shown |= {f"{workload}_{name}": value for name, value in figures(rounds).items()}
+    report("leases", shown, options)
 
 
 if __name__ == "__main__":
