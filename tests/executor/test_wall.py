@@ -201,7 +201,7 @@ async def test_what_does_not_stop_is_left_behind(
         clock.now = 100.0
         return "The answer is 0"
 
-    workflow = workflow_of(sqlite_store, script, 100, tools=[stubborn])
+    workflow = workflow_of(sqlite_store, script, 100, tools=[stubborn], early_start=False)
     async with asyncio.timeout(60):
         result = await workflow.run("q")
     assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "0")
