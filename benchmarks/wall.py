@@ -75,7 +75,7 @@ class Case:
     ``script`` is for a model in the process, where it is not the model that hangs.
     """
 
-    modes: str = "slow,w5000"
+    modes: str = "slow,w60"
     script: Any = None
     model: Mapping[str, Any] = field(default_factory=dict)
     workflow: Mapping[str, Any] = field(default_factory=dict)

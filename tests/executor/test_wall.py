@@ -179,11 +179,15 @@ async def test_what_does_not_stop_is_left_behind(
 ) -> None:
     """A tool that takes a cancellation for nothing: the run ends, and it may go on as it likes."""
     monkeypatch.setattr(search, "PATIENCE_S", 0.01)
-    released, calls = asyncio.Event(), 0
+    released, all_begun, begun, calls = asyncio.Event(), asyncio.Event(), 0, 0
 
     @tool(effect="read")
     async def stubborn() -> str:
         """Never stop."""
+        nonlocal begun
+        begun += 1
+        if begun == 7:
+            all_begun.set()
         while not released.is_set():
             try:
                 await released.wait()
@@ -196,8 +200,7 @@ async def test_what_does_not_stop_is_left_behind(
         calls += 1
         if request["sampling"]["seed"]:
             return call("stubborn")
-        for _ in range(200):
-            await asyncio.sleep(0)
+        await all_begun.wait()
         clock.now = 100.0
         return "The answer is 0"
 
