@@ -226,12 +226,13 @@ def interrupted(
     except InvalidInput:
         typer.echo("longthought: interrupted before the run began", err=True)
         return typer.Exit(INTERRUPTED)
+    answer = tree.best.get("answer", tree.answer)  # or it had just come to its end
     if as_json:
-        found = {"id": run_id, "answer": tree.best.get("answer"), "status": tree.status}
+        found = {"id": run_id, "answer": answer, "status": tree.status}
         found |= {"stop_reason": tree.stop_reason, "spent": tree.spent}
         _print_result_json(found, stream=stream)
-    elif tree.best:
-        typer.echo(tree.best["answer"])
+    elif answer is not None:
+        typer.echo(answer)
         typer.echo("  the best answer so far")
     typer.echo(f"longthought: interrupted. Go on with: longthought resume {run_id}", err=True)
     return typer.Exit(INTERRUPTED)
