@@ -210,7 +210,7 @@ class Fifo:
     def acts(self, branch: str, tool: str) -> None:
         """A tool works for the branch."""
 
-    def returned(self, branch: str) -> None:
+    def returned(self, branch: str, completed: bool = True) -> None:
         """The tool has returned."""
 
     def ended(self, branch: str) -> None:
@@ -287,9 +287,9 @@ class Leases(Fifo):
         """No permit; the lease stays, and with it the rows."""
         self.controller.branch(branch).move(BranchState.ACTING, tool=tool)
 
-    def returned(self, branch: str) -> None:
+    def returned(self, branch: str, completed: bool = True) -> None:
         """The branch may generate."""
-        self.controller.branch(branch).move(BranchState.READY)
+        self.controller.branch(branch).move(BranchState.READY, completed=completed)
 
     def ended(self, branch: str) -> None:
         """The lease is gone; the conversation that follows is another branch to the controller."""
@@ -324,7 +324,8 @@ async def _branch(arm: Fifo, one: Conversation, wait: float, window: Outcome) ->
             tool, waits = one.wait()
             arm.acts(one.branch, tool)
             await asyncio.sleep(waits * wait * share)
-            arm.returned(one.branch)
+            # a wait that began before we looked teaches nobody how long its tool takes
+            arm.returned(one.branch, completed=share == 1.0)
             share = 1.0
         known, row = one.computed, one.ask()
         begin = time.perf_counter()

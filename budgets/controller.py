@@ -117,7 +117,10 @@ class Controller:
             check_growth(growth, capacity)
         if known is None:
             rate = 8000.0 if prefill_rate is None else prefill_rate
-            fleet = self._fleet(growth=GROWTH if growth is None else growth, prefill_rate=rate)
+            growing = GROWTH if growth is None else growth
+            # what is told of leases keeps just those: nothing else is in the way of a context
+            exact = {} if on_lease is None else {"fill": 1.0}
+            fleet = self._fleet(growth=growing, prefill_rate=rate, **exact)
             known = Backend(name, fleet, on_lease)
         elif growth not in (None, known.scheduler.growth):
             problem = f"{name} has leases that are charged {known.scheduler.growth} for it"
