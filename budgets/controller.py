@@ -9,6 +9,7 @@ kept over short tool waits, given up over long ones when somebody needs the room
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ from longthought.types import JSONObject, LeaseChange
 __all__ = ["Backend", "Branch", "Controller", "Permit"]
 
 OnEvent: TypeAlias = Callable[[JSONObject], None]
+_LOG = logging.getLogger("longthought")
+
 OnLease: TypeAlias = Callable[[str, LeaseChange], None]
 Members: TypeAlias = Callable[[], Sequence[Member]]
 
@@ -49,6 +52,15 @@ class Backend:
         """See how the endpoints stand."""
         if self.members is not None:
             self.scheduler.update(self.members(), now())
+
+    def tell(self, branch: str, change: LeaseChange) -> None:
+        """Tell who cares what has become of a lease; a mistake of theirs holds nobody else up."""
+        if self.on_lease is None:
+            return
+        try:
+            self.on_lease(branch, change)
+        except Exception:
+            _LOG.exception("a lease of %s: %s could not be told", self.name, change)
 
     def view(self) -> JSONObject:
         """Slots and leases as JSON, those of each endpoint, too, where there are several."""
@@ -256,8 +268,8 @@ class Controller:
         told = []
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
-            if backend.on_lease is not None and backend.scheduler.leased(branch.id):
-                backend.on_lease(branch.id, "acting")
+            if backend.scheduler.leased(branch.id):
+                backend.tell(branch.id, "acting")
             told += self._serve(backend)  # its room may be worth more to who waits
         self._emit_all(told)
 
@@ -305,8 +317,7 @@ class Controller:
             if branch is not None and branch.log is not None:
                 where = [endpoint] if endpoint else []
                 branch.log.append([event.kind, backend.name, event.at, event.tokens, *where])
-            if backend.on_lease is not None:
-                backend.on_lease(name, event.kind)
+            backend.tell(name, event.kind)
             details: JSONObject = {
                 "backend": backend.name,
                 **({"endpoint": endpoint} if endpoint else {}),

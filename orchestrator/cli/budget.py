@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["budget", "raise_limits"]
 
-_KINDS = ("tokens", "output_tokens", "usd", "model_calls", "tool_calls", "branches")
+_KINDS = (
+    "tokens",
+    "output_tokens",
+    "thinking_tokens",
+    "usd",
+    "model_calls",
+    "tool_calls",
+    "branches",
+)
 _MOST_RUNS = 10_000
 
 
@@ -197,6 +205,7 @@ def raise_limits(
     model_calls: limits.ModelCalls = None,
     tool_calls: limits.ToolCalls = None,
     branches: limits.Branches = None,
+    thinking_tokens: limits.ThinkingTokens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Raise limits of a run that is under way, in any process, or parked.
@@ -211,7 +220,15 @@ def raise_limits(
     """
     settings = settings_of(context)
     given = limits.given(
-        tokens, output_tokens, usd, wall, thinking, model_calls, tool_calls, branches
+        tokens,
+        output_tokens,
+        usd,
+        wall,
+        thinking,
+        model_calls,
+        tool_calls,
+        branches,
+        thinking_tokens,
     )
 
     async def send() -> JSONObject:

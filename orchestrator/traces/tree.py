@@ -173,7 +173,7 @@ def _take(
     match event.type:
         case "attempt_started":
             tree.attempts = body["attempt"]
-        case "fold":
+        case "fold" if event.key:  # those of the run as a whole have none
             search = searches.setdefault(event.key, SearchNode(event.key))
             data = body["data"]
             if body["input"] == "ask":
@@ -234,7 +234,8 @@ def _best(recording: Recording, outcome: JSONObject) -> JSONObject:
     """What the end that was recorded says of it, else what follows from the inputs; or {}."""
     if outcome.get("answer") is not None:
         names = ("ask", "answer", "text", "support")
-        return {name: outcome[name] for name in names if outcome.get(name)}
+        said = {name: outcome[name] for name in names if outcome.get(name)}
+        return {**said, "final": not outcome.get("unfinished", False)}
     best = best_in_trace(recording)
     return best.to_json() if best is not None else {}
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -353,3 +354,22 @@ async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
         ("a", "acting"),
         ("a", "ended"),
     ]
+
+
+async def test_who_is_told_of_leases_and_fails_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(branch: str, change: str) -> None:
+        raise RuntimeError("a mistake")
+
+    controller = Controller()
+    controller.backend("first", 1, capacity=10_000, on_lease=fails)
+    controller.backend("second", 1, capacity=10_000)
+    branch = controller.branch("b")
+    for name in ("first", "second"):
+        async with controller.permit(name, branch, context=100):
+            pass
+    branch.move(BranchState.DONE)
+    backends: Any = controller.view()["backends"]
+    assert [(one["in_use"], one["leases"]) for one in backends.values()] == [(0, 0)] * 2
+    assert "a lease of first: ended could not be told" in caplog.text
