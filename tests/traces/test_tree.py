@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from longthought import Store, Workflow, answers, strategies, tools, verifiers
+from longthought import Budget, Store, Workflow, answers, strategies, tools, verifiers
 from longthought.errors import TraceError
 from longthought.orchestrator.models import ScriptedModel, call
 from longthought.orchestrator.traces import RunTree, run_tree
@@ -105,3 +105,20 @@ async def test_deleted_payloads_leave_a_gap(sqlite_store: Store) -> None:
 def test_a_run_without_a_manifest() -> None:
     with pytest.raises(TraceError):
         run_tree(Recording("empty", None))
+
+
+async def test_limits_raised_for_the_run_are_no_search(sqlite_store: Store) -> None:
+    workflow = Workflow(
+        "t",
+        model=ScriptedModel(lambda request: "thinking " * 20 + "The answer is 7"),
+        answer=answers.number(),
+        strategy=strategies.sample(2),
+        budget=Budget(tokens=60, final_answer=0),
+        store=sqlite_store,
+    )
+    run = await workflow.run("q")
+    assert run.stop_reason == "tokens"
+    await workflow.resume(run.id, budget=Budget(tokens=1_000, final_answer=0))
+    tree = run_tree(await sqlite_store.read(run.id))
+    assert [bool(search.place) for search in tree.searches] == [True], "one search, at its place"
+    assert tree.searches[0].branches
