@@ -78,7 +78,7 @@ async def think(model: EmbeddedModel, ask: Ask, tool: Tool, **sampling: object) 
 
 
 def drawn(reply: ModelReply) -> int:
-    return int(reply["usage"]["completion_tokens"])
+    return int(reply["usage"].get("completion_tokens", 0))
 
 
 def certainty(thought: Thought) -> list[float]:
@@ -173,7 +173,8 @@ async def test_what_a_cancelled_reply_had_computed_is_not_computed_again(ask: As
         request["messages"].append(written)
         before = model.counters.positions
         again = await model.generate({**request, "continue_last": True}, Allowance())
-        assert model.counters.positions - before <= 1 + drawn(again) - 1
+        # the token drawn last is never computed; where all was shown at once, nothing is drawn
+        assert model.counters.positions - before <= max(1, drawn(again))
         assert again["usage"]["cached_tokens"] == again["usage"]["prompt_tokens"] - 1
 
 

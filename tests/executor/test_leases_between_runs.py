@@ -152,7 +152,7 @@ def surveys(store: Store, job: Any, **more: Any) -> Process:
     def latency(request: Any) -> float:
         return 0.0 if request["sampling"]["seed"] == 0 else FOR_EVER
 
-    model = ScriptedModel(three, slots=8, context_capacity=700, latency=latency)
+    model = ScriptedModel(three, slots=8, context_capacity=800, latency=latency)
     return Process(store, model=model, tools=[job], early_start=False, **more)
 
 
