@@ -110,7 +110,7 @@ def test_a_budget_ends_the_run_and_resume_raises_it(cli: Cli) -> None:
     arguments = ["--id", "short", "--model-calls", "1", "-n", "8", "--json"]
     limited = json.loads(cli("solve", PUZZLE, *arguments).stdout)
     assert (limited["status"], limited["stop_reason"]) == ("incomplete", "model_calls")
-    lowered = cli("resume", "short", "--tokens", "10")
+    lowered = cli("resume", "short", "--model-calls", "0")
     assert lowered.exit_code == 2
     assert "A limit is only raised" in lowered.stderr
     raised = cli.json("resume", "short", "--model-calls", "50")
