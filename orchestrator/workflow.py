@@ -265,10 +265,11 @@ class Workflow:
     ) -> Result:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
-        ``budget`` raises its limits; ``tenant`` stands in for the one it began with. A run that has
-        ended is replayed instead, which costs nothing.
+        ``budget`` raises its limits, those it leaves out stay; ``tenant`` stands in for the one it
+        began with. A run that has ended is replayed instead, which costs nothing.
 
         Raises:
+            InvalidInput: a limit would be lower or new.
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
@@ -472,8 +473,7 @@ class Workflow:
                 attempt = await self._claimed(store, result.id, company, after=last, raised=raised)
             except (RunBusy, RunEnded, RunMoved):
                 return result  # whoever sent the signal was quicker, or a waker
-            before = result
-            result = await attempt.run()
+            before, result = result, await attempt.run()
             if result.status == "parked" and result.waiting == before.waiting:
                 return result  # the signal was for something else
 

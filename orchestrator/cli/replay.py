@@ -52,7 +52,7 @@ def resume(
     """Go on with a run that crashed, was interrupted, waits, or needs attention.
 
     What is recorded is not done again. A run that has ended is replayed, which costs nothing.
-    Limits given here replace the run's own; they can only be raised.
+    Limits given here replace the run's own, the others stay; they can only be raised.
 
     \b
     Examples:
