@@ -7,14 +7,14 @@ force is recorded as ``limit_raised``.
 
 from __future__ import annotations
 
-from longthought.budgets import Budget, Scope
+from longthought.budgets import Budget
 from longthought.errors import InvalidInput
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED
 from longthought.storage import Recording, Store
 from longthought.types import JSON, JSONObject
 
-__all__ = ["RAISE", "check_raise", "limits_in_force", "raise_of", "send_raise"]
+__all__ = ["RAISE", "check_raise", "limits_in_force", "raise_of", "raised_since", "send_raise"]
 
 RAISE = "raise_limit"
 """The name of the signal; its value is a budget of the limits to raise."""
@@ -70,6 +70,19 @@ def check_raise(recording: Recording, budget: Budget) -> None:
     """Check new limits for a recorded run before anything is taken over.
 
     Raises:
-        InvalidInput: one is lower than before.
+        InvalidInput: one is lower than before, or limits what had no limit.
     """
-    Scope("run", limits_in_force(recording, Recorded.of(recording))).raise_limit(budget)
+    limits_in_force(recording, Recorded.of(recording)).check_raise(budget)
+
+
+async def raised_since(store: Store, run_id: str) -> bool:
+    """Whether limits of a run at rest were raised and no attempt has put that in force.
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    if await store.waiting_signals(run_id, RAISE) > 0:
+        return True
+    recording = await store.read(run_id)
+    index = Recorded.of(recording)
+    return limits_in_force(recording, index) != limits_in_force(recording, index, signals=False)

@@ -34,7 +34,7 @@ from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.deaths import MOST_DEATHS, died_in_vain, starts_in_vain
 from longthought.storage.difference import describe_change
-from longthought.types import JSON, JSONObject
+from longthought.types import JSONObject
 
 __all__ = ["Attempt"]
 
@@ -78,15 +78,19 @@ class Attempt:
         self._raising = asyncio.Lock()
         self._own_limit: asyncio.Timeout | None = None
         """Ends a graph of one's own."""
+        self._raised_in_vain = False
+        """Whether the time of that was raised when it was over already."""
         manifest = manifest or recording.manifest()
         recorded = recording.recorded if isinstance(recording, Journal) else None
         index = Recorded.of(recording, length=recorded)
         if isinstance(recording, Journal):
             index.signals = [event for event in recording.events if event.type == "signal"]
         own_budget = limits_in_force(recording, index, manifest=manifest, signals=False)
-        limits = budget or own_budget
-        if budget is None and index.signals and mode == "live":
+        limits = own_budget
+        if mode == "live":
             limits = limits_in_force(recording, index, manifest=manifest)
+        if budget is not None:
+            limits = limits.raised(budget)
         if pool is None:
             scope = Scope(recording.run_id, own_budget, level="run", spent=index.charged)
         else:
@@ -181,7 +185,8 @@ class Attempt:
             await self._failed(error)
             raise
         except Exception as error:
-            if self.mode == "replay" and self._recorded_status() != "failed":
+            ends = "incomplete" if isinstance(error, BudgetExhausted) else "failed"
+            if self.mode == "replay" and self._recorded_status() != ends:
                 raise
             return await self._failed(error)
 
@@ -214,24 +219,27 @@ class Attempt:
         """
         if self.store is None or self._over:
             return
+        session = self.session
         async with self._raising:
-            raises: list[JSON] = []
-
-            def staged(values: list[JSON]) -> bool:
-                raises.extend(values)
-                return not self._over
-
-            taken = await self.store.take_signals(self.session.journal, RAISE, staged=staged)
-            if not taken or self._over:
+            await self.store.take_signals(
+                session.journal, RAISE, staged=lambda _values: not self._over
+            )
+            # from the chain: whoever took one in may have been cancelled before it was in force
+            limits = self._wanted_limits()
+            if self._over or limits == session.budget:
                 return  # what is taken in and not in force counts for the next attempt
-            session = self.session
-            limits = session.budget
-            for value in raises:
-                limits = limits.raised(raise_of(value))
-            session.budget = limits
+            session.budget, session.limits_raised = limits, True
             self._stage_limits()
+            self._raise()  # before anybody runs into the old ones while this is written
             await session.journal.flush()
-            self._raise()
+
+    def _wanted_limits(self) -> Budget:
+        """The limits in force, raised by what is on record and not in force yet."""
+        limits, journal = self.session.budget, self.session.journal
+        for event in journal.events[self.session.raised_at :]:
+            if event.type == "signal" and event.body["name"] == RAISE:
+                limits = limits.raised(raise_of(journal.get(event.body["value"])))
+        return limits
 
     def _raise(self) -> None:
         session, limits = self.session, self.session.budget
@@ -241,13 +249,18 @@ class Attempt:
             session.seats.extend(limits.wall - session.clocks.seconds("wall"))
         left = session.clocks.left(limits)
         if self._own_limit is not None and left is not None:
-            self._own_limit.reschedule(asyncio.get_running_loop().time() + left)
+            try:
+                self._own_limit.reschedule(asyncio.get_running_loop().time() + left)
+            except RuntimeError:  # it is ending the graph
+                self._raised_in_vain = True
         for tell in session.on_raise:
             tell()
 
     @property
     def may_go_on(self) -> bool:
         """Whether a limit ended the run, and was raised too late to be seen."""
+        if self._raised_in_vain or self._wanted_limits() != self.session.budget:
+            return True
         return 0 < self.session.limited_at < self.session.raised_at
 
     async def _graph(self) -> JSONObject:
@@ -276,6 +289,8 @@ class Attempt:
                     raise
                 kind = self.session.clocks.passed(self.session.budget) or "wall"
                 raise BudgetExhausted(kind, "run", left or 0.0, 0.0) from None
+            finally:
+                self._own_limit = None
         return state
 
     # -- ends -----------------------------------------------------------------------------------
@@ -363,8 +378,11 @@ class Attempt:
     async def _cancelled(self) -> None:
         with suppress(StorageError):
             if self._woken and self.store is not None:
+                self._over = True  # no heartbeat takes the lease again
                 await self.session.journal.flush()
                 await self.store.release(self.session.journal)  # the next waker finds it due
+            elif self._over:
+                await self.session.journal.flush()  # its end was on its way, and stands
             elif self.mode == "live":
                 best = best_outcome(self.session)
                 outcome = {**best, "status": "cancelled"} if best else None
@@ -438,7 +456,8 @@ class Attempt:
         while True:
             await asyncio.sleep(store.lease / 3)
             try:
-                await store.renew(self.session.journal)
+                if not self._over:
+                    await store.renew(self.session.journal)
                 await self.take_raises()
             except Fenced as error:
                 self._fenced = error
@@ -447,3 +466,7 @@ class Attempt:
                 return
             except StorageError:
                 continue  # the next append finds out whether the store is gone for good
+            except Exception as error:  # the lease is kept up whatever became of a raise
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a raised limit could not be put in force", "exception": error}
+                )

@@ -172,8 +172,9 @@ class Waker:
             self._refused.add((row.id, row.attempt))
             named = isinstance(error, LongthoughtError)
             said = str(error) if named else f"{type(error).__name__}: {error}"
-            status = (await self.store.row(row.id)).status
-            result = Result(row.id, status, NOT_WOKEN, error=said)
+            now = await self.store.row(row.id)
+            self._refused.add((row.id, now.attempt))  # where it failed after it was claimed
+            result = Result(row.id, now.status, NOT_WOKEN, error=said)
         self._told(result)
 
     async def _give_back(self) -> None:

@@ -31,7 +31,7 @@ from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.handle import RunHandle
 from longthought.orchestrator.manifests import begin, manifest_of
 from longthought.orchestrator.models.registry import BackendSettings, priced, resolve_model
-from longthought.orchestrator.raising import RAISE, check_raise, send_raise
+from longthought.orchestrator.raising import RAISE, check_raise, raised_since, send_raise
 from longthought.orchestrator.results import ENDED, Result, out_of_budget
 from longthought.orchestrator.runs import Attempt
 from longthought.orchestrator.seats import introduce, leased, teach
@@ -265,10 +265,11 @@ class Workflow:
     ) -> Result:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
-        ``budget`` raises its limits; ``tenant`` stands in for the one it began with. A run that has
-        ended is replayed instead, which costs nothing.
+        ``budget`` raises its limits, those it leaves out stay; ``tenant`` stands in for the one it
+        began with. A run that has ended is replayed instead, which costs nothing.
 
         Raises:
+            InvalidInput: a limit would be lower or new.
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
@@ -276,9 +277,8 @@ class Workflow:
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
-            ended = row.status in ENDED
-            raised = ended and await store.waiting_signals(run_id, RAISE) > 0
-            if ended and budget is None and not raised:
+            raised = row.status == "incomplete" and await raised_since(store, run_id)
+            if row.status in ENDED and budget is None and not raised:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
                 check_raise(await store.read(run_id), budget)
@@ -432,6 +432,7 @@ class Workflow:
             fingerprint=self.definition.fingerprint(),
             unless=() if budget is not None or raised else ENDED,
             after=after,
+            stays_due=company.woken,
         )
         try:
             await store.take_signals(journal)
@@ -472,8 +473,7 @@ class Workflow:
                 attempt = await self._claimed(store, result.id, company, after=last, raised=raised)
             except (RunBusy, RunEnded, RunMoved):
                 return result  # whoever sent the signal was quicker, or a waker
-            before = result
-            result = await attempt.run()
+            before, result = result, await attempt.run()
             if result.status == "parked" and result.waiting == before.waiting:
                 return result  # the signal was for something else
 

@@ -2,7 +2,8 @@
 
 An attempt that takes over from one that came to no end, and did not give the run back, says so in
 its ``attempt_started`` (``lost``). What an attempt has recorded of the outside world, of a policy
-or of its own end is progress: the next one begins further on. A call that was only begun is none.
+or of its own end is progress: the next one begins further on. A call that was only begun is none,
+and neither is a raised limit, which somebody else has sent.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def starts_in_vain(chain: Sequence[Event]) -> list[JSONObject]:
     """The bodies of the starts since a run last got further, in order."""
     starts: list[JSONObject] = []
     for event in reversed(chain):
-        if event.type in _PROGRESS:
+        if event.type in _PROGRESS and (event.type != "fold" or event.key):
             break
         if event.type == _START:
             starts.append(event.body)
@@ -43,6 +44,7 @@ def vain_starts(runs: Collection[str]) -> sa.Select[Any]:
     progress = (
         sa.select(known.c.run_id, sa.func.max(known.c.seq).label("seq"))
         .where(known.c.run_id.in_(runs), known.c.type.in_(_PROGRESS))
+        .where(sa.or_(known.c.type != "fold", known.c.key != ""))  # of the run: a raised limit
         .group_by(known.c.run_id)
         .subquery()
     )

@@ -202,11 +202,13 @@ class Store:
         fingerprint: str = "",
         unless: Sequence[str] = (),
         after: int | None = None,
+        stays_due: bool = False,
     ) -> Journal:
         """Take a run over as its next attempt, with everything recorded so far.
 
         A run with a status in ``unless`` is left alone, and one whose last attempt is not the one
-        numbered ``after``: of all who saw that attempt end one alone begins the next.
+        numbered ``after``: of all who saw that attempt end one alone begins the next. A parked run
+        is due until an attempt has come to an end; so is any that ``stays_due``.
 
         Raises:
             RunNotFound: there is no such run.
@@ -219,7 +221,7 @@ class Store:
         journal = Journal(run_id, b"", 1, self.writer)
         # what is long is read before the transaction that locks
         await self.database.read(lambda connection: load_rows(connection, journal))
-        wanted = (unless, after)
+        wanted = (unless, after, stays_due)
         await self.database.write(lambda c: self._take_over(c, journal, force, fingerprint, wanted))
         return journal
 
@@ -229,9 +231,9 @@ class Store:
         journal: Journal,
         force: bool,
         fingerprint: str,
-        wanted: tuple[Sequence[str], int | None],
+        wanted: tuple[Sequence[str], int | None, bool],
     ) -> None:
-        unless, after = wanted
+        unless, after, stays_due = wanted
         row = free_row(connection, journal.run_id, self._now(), force)
         if after is not None and row.attempt != after:
             raise RunMoved(journal.run_id, row.attempt)
@@ -258,7 +260,7 @@ class Store:
                 head=journal.head,
                 length=journal.length,
                 # once woken it stays due until an attempt has come to an end
-                wake_at=time.time() if row.status == "parked" else row.wake_at,
+                wake_at=time.time() if row.status == "parked" or stays_due else row.wake_at,
             )
         )
         insert_rows(connection, piece.events, piece.payloads)
@@ -441,9 +443,11 @@ class Store:
             value = journal.put(body["value"])
             journal.stage("signal", body["key"], signal=identifier, name=named, value=value)
         if fresh:
-            await journal.flush()
-            for value in values:  # this attempt is about to read them
-                journal.keep(value)
+            try:
+                await journal.flush()
+            finally:  # on record even if the caller is cancelled
+                for value in values:  # this attempt is about to read them
+                    journal.keep(value)
         await self._execute(sa.delete(signals).where(signals.c.id.in_([row[0] for row in rows])))
         return len(fresh)
 

@@ -52,7 +52,7 @@ def resume(
     """Go on with a run that crashed, was interrupted, waits, or needs attention.
 
     What is recorded is not done again. A run that has ended is replayed, which costs nothing.
-    Limits given here replace the run's own; they can only be raised.
+    Limits given here replace the run's own, the others stay; they can only be raised.
 
     \b
     Examples:
@@ -179,15 +179,12 @@ def _raised(given: dict[str, Any], before: JSONObject) -> Budget | None:
     """The limits with those given; None when none is.
 
     Raises:
-        InvalidInput: a limit would be lowered.
+        InvalidInput: a limit would be lowered, or is new.
     """
     if all(value is None for value in given.values()):
         return None
     from longthought.budgets import Budget
 
-    own, wanted = Budget.from_json(before), budget_from(given, before)
-    lowered = wanted.lowered(own)
-    if lowered is not None:
-        limit = before.get(lowered, "none")
-        raise InvalidInput(lowered, f"the run's own limit is {limit}", "A limit is only raised")
+    wanted = budget_from(given, before)
+    Budget.from_json(before).check_raise(wanted)
     return wanted

@@ -194,8 +194,11 @@ class PlannedRuns(Generic[T]):
         """The limits that now apply, if they are higher than those the run has."""
         own = Recorded.of(recording).raised or recording.manifest()["budget"]
         before = Budget.from_json(own)
-        changed = self._limits != before and self._limits.lowered(before) is None
-        return self._limits if changed else None
+        try:
+            before.check_raise(self._limits)
+        except InvalidInput:  # it keeps what it began with
+            return None
+        return self._limits if before.raised(self._limits) != before else None
 
 
 async def side_by_side(

@@ -107,12 +107,13 @@ def test_an_id_can_be_used_once(cli: Cli) -> None:
 
 
 def test_a_budget_ends_the_run_and_resume_raises_it(cli: Cli) -> None:
-    arguments = ["--id", "short", "--model-calls", "1", "-n", "8", "--json"]
+    arguments = ["--id", "short", "--model-calls", "1", "--wall", "600", "-n", "8", "--json"]
     limited = json.loads(cli("solve", PUZZLE, *arguments).stdout)
     assert (limited["status"], limited["stop_reason"]) == ("incomplete", "model_calls")
-    lowered = cli("resume", "short", "--tokens", "10")
-    assert lowered.exit_code == 2
-    assert "A limit is only raised" in lowered.stderr
+    for limit, problem in (("--wall", "A limit is only raised"), ("--tokens", "not limited")):
+        refused = cli("resume", "short", limit, "10")
+        assert refused.exit_code == 2
+        assert problem in refused.stderr
     raised = cli.json("resume", "short", "--model-calls", "50")
     assert raised["status"] == "completed"
     assert raised["spent"]["model_calls"] > 1

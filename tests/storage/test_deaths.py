@@ -92,6 +92,17 @@ async def test_a_signal_is_no_progress(store: Store) -> None:
     assert deaths(journal) == 1
 
 
+async def test_a_raised_limit_is_no_progress(store: Store) -> None:
+    run = (await parked(store)).run_id
+    for _ in range(2):
+        journal = await store.claim(run)
+        await journal.append("fold", input="limit_raised", data={"budget": {"tokens": 9}})
+    assert deaths(journal) == 1
+    assert await due_deaths(store, time.time() + 1e6) == [2]
+    await journal.append("fold", "/search", input="limit_raised", data={"budget": {"tokens": 9}})
+    assert await due_deaths(store, time.time()) == [0], "a search has got further"
+
+
 async def test_runs_of_before_have_died_of_nothing(store: Store) -> None:
     """Traces of earlier versions do not say whether an attempt was lost."""
     run = (await parked(store)).run_id
