@@ -444,7 +444,8 @@ class LiveCall:
         self._give_back_slot()  # no tokens flow any more
         used = self._held()
         if (so_far := self._used_so_far()) is not None:
-            used = so_far if so_far.fits(used) else used
+            # a thought that nothing limits has nothing reserved for it
+            used = so_far if replace(so_far, thinking_tokens=0).fits(used) else used
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
