@@ -390,7 +390,7 @@ def test_tools_side_by_side_are_learned_together() -> None:
 
 
 def test_a_memory_that_may_be_charged_in_full_sheds_nothing_before_it_is_full() -> None:
-    scheduler = memory()
+    scheduler = memory(growth=10)
     generate(scheduler, "a", 5000)
     generate(scheduler, "b", 4800)
     ask(scheduler, "c", 50)
