@@ -169,7 +169,9 @@ class LiveCall:
         return reply
 
     async def _keep(self, handle: str) -> None:
-        """Put on record under which id the provider works on the reply."""
+        """Put on record under which id the provider works on the reply; not once it has ended."""
+        if self.ask is None or self.ask.permit.released_at is not None:
+            return  # whoever calls a model in the same task next is told of this call still
         self._stage_reserved(self._held() + self.lost, grant=self.grant.tokens, handle=handle)
         await self.session.journal.flush()
 
@@ -308,7 +310,8 @@ class LiveCall:
             allowance=self.call.last_answer,
         )
         room = self.reservation.amount.thinking_tokens
-        self.request = limited_thought(scope, self.asked, room)
+        last = self.call.last_answer
+        self.request = limited_thought(scope, self.asked, room, last=last)
         bounded = scope.limited("tokens") or scope.limited("output_tokens")
         granted = self.reservation.amount.output_tokens
         own_limit = "max_tokens" in self.call.sampling

@@ -36,20 +36,24 @@ def with_thought(amount: Amount, tokens: int) -> Amount:
     return amount + Amount(thinking_tokens=tokens) if tokens else amount
 
 
-def limited_thought(scope: Scope, request: ModelRequest, granted: int) -> ModelRequest:
+def limited_thought(
+    scope: Scope, request: ModelRequest, granted: int, *, last: bool
+) -> ModelRequest:
     """The request as the model gets it: with no longer a thought than was granted.
 
     Where nothing is left one token is asked for, not none: a thought that nobody limits would take
-    what it likes, while this one is cut at once.
+    what it likes, while this one is cut at once. A ``last`` answer is asked for no thought: nobody
+    asks again after one that was cut.
     """
     sampling = request.get("sampling", {})
     most = sampling.get("thinking_tokens")
     if most == 0 or not scope.limited("thinking_tokens"):
         return request
-    if most is not None and most <= granted:
+    if most is not None and most <= granted and not last:
         return request
-    limited: Sampling = {**sampling, "thinking_tokens": max(1, granted)}
-    if limited.get("min_thinking_tokens", 0) > granted:
+    room = 0 if last else max(1, granted)
+    limited: Sampling = {**sampling, "thinking_tokens": room}
+    if limited.get("min_thinking_tokens", 0) > min(room, granted):
         limited.pop("min_thinking_tokens")
     return {**request, "sampling": limited}
 

@@ -14,8 +14,10 @@ from longthought import Budget, Store, Workflow, strategies
 from longthought.errors import BackendError, ConfigurationError, InvalidInput
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
 from longthought.orchestrator.models.backends import RequestParameters
+from longthought.orchestrator.models.failover import Failover
 from longthought.orchestrator.models.openai import background
 from longthought.orchestrator.models.scheduling import tell_scheduling
+from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.orchestrator.recorded import Recorded
 from longthought.storage import audit
 from longthought.types import Scheduling
@@ -344,3 +346,28 @@ async def test_it_is_no_part_of_a_request(granted):
     with background_server() as server, pytest.raises(InvalidInput, match="of the backend"):
         await asked(server, granted, None, extra_body={"background": True})
     assert server.asked == []
+
+
+async def test_any_of_several_endpoints_may_have_the_reply(granted):
+    with background_server() as empty, background_server(looks=0) as server:
+        begun = await asked(server, granted)
+        models = [model_at(empty), model_at(server), ScriptedModel("no", name="toy")]
+        both = Failover(models)
+        assert await both.pick_up(QUESTION, "resp_1", 99) == begun
+        assert await both.pick_up(QUESTION, "resp_2", 99) is None
+        assert [path for _, path, _, _ in empty.requests("GET")] == [
+            "/responses/resp_1",
+            "/responses/resp_2",
+        ]
+        await both.aclose()
+
+
+async def test_a_thought_that_is_too_short_is_so_too_when_it_is_picked_up(granted):
+    question = {**QUESTION, "sampling": {"min_thinking_tokens": 10_000}}
+    with background_server("t0,reasoning", looks=0) as server:
+        await asked(server, granted)
+        model = model_at(server)
+        reply = await model.pick_up(question, "resp_1", 99)
+        await model.aclose()
+    assert reply is not None
+    assert reply["thought_short"] is True
