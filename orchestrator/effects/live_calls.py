@@ -30,7 +30,7 @@ from longthought.orchestrator.effects.finishes import (
     finish_reply,
     refused_fields,
 )
-from longthought.orchestrator.effects.picked_up import picked_up
+from longthought.orchestrator.effects.picked_up import PickedUp, picked_up
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import (
     limited_thought,
@@ -100,6 +100,7 @@ class LiveCall:
         self.turn: Turn | None = None
         self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
         self.reservation: Reservation | None = None
+        self.found: PickedUp | None = None
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
@@ -136,9 +137,9 @@ class LiveCall:
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
         try:
-            found = await picked_up(session, self.key, self.model, self.request)
-            if found is not None:
-                return self._taken(*found)
+            self.found = await picked_up(session, self.key, self.model, self.request)
+            if self.found is not None:
+                return self._taken(self.found)
             for number in range(1, session.definition.retry.attempts + 1):
                 try:
                     reply = await self._try()
@@ -161,12 +162,12 @@ class LiveCall:
         finally:
             session.seats.leave(seat)
 
-    def _taken(self, reply: ModelReply, granted: int, started_at: float) -> ModelReply:
-        """A reply that an earlier attempt began: what that had reserved stays charged, no more."""
-        self.usage = Usage.from_json(reply["usage"])
-        self.grant.tokens, self.started_at = granted, started_at
-        finish_reply(self, reply)
-        return reply
+    def _taken(self, found: PickedUp) -> ModelReply:
+        """A reply that an earlier attempt began: what that had reserved for it stays charged."""
+        self.usage = Usage.from_json(found.reply["usage"])
+        self.grant.tokens, self.started_at = found.granted, found.asked_at
+        finish_reply(self, found.reply)
+        return found.reply
 
     async def _keep(self, handle: str) -> None:
         """Put on record under which id the provider works on the reply; not once it has ended."""
