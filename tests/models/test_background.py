@@ -267,6 +267,21 @@ async def test_a_run_that_crashed_picks_its_reply_up_and_pays_once(store, tmp_pa
     assert run.spent["tokens"] == first.body["reserved"]["tokens"] + last
 
 
+async def test_what_a_reply_used_beyond_its_reservation_is_charged_too(store, tmp_path):
+    left = _Crashed(tmp_path)
+    with background_server("t0") as server:
+        await left.run(server, store, tmp_path)
+        usage = server.kept["resp_1"]["ended"]["usage"]
+        usage["output_tokens"] = 10**6
+        run, events = await resumed(server, left)
+    ended = next(event for event in events if event.type == "effect_finished")
+    reserved = next(event for event in events if event.type == "effect_started").body["reserved"]
+    used = usage["input_tokens"] + 10**6
+    assert run.spent["tokens"] == used
+    assert ended.body["charged"]["tokens"] == used - reserved["tokens"]
+    assert run.spent["model_calls"] == 1
+
+
 @pytest.mark.parametrize("how", ["gone", "fails", "off"])
 async def test_a_reply_that_is_not_to_be_had_any_more_is_asked_anew(store, tmp_path, how):
     left = _Crashed(tmp_path)
