@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from longthought.budgets.fairness import FairShares
-from longthought.budgets.lease_book import Starts, added
+from longthought.budgets.lease_book import Lease, Starts, added
 from longthought.errors import InvalidInput
 
 __all__ = ["EVERYBODY", "Entry", "LeaseQueue", "Look"]
@@ -40,6 +40,7 @@ class Entry(Generic[Ticket]):
         leased: whether the branch had a lease when it came, and has it still.
         expected: tokens that the cache should have had when it was granted.
         only: the endpoints that it may go to, None for all.
+        lease: the one that it generates with, None without.
     """
 
     ticket: Ticket
@@ -57,6 +58,7 @@ class Entry(Generic[Ticket]):
     leased: bool = False
     before: Starts = ()
     only: frozenset[str] | None = None
+    lease: Lease | None = None
 
     @property
     def shared(self) -> tuple[Hashable, int, Starts]:

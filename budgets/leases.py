@@ -329,8 +329,8 @@ class LeaseScheduler(Generic[Ticket]):
                 least=int(2 * self._leases.mean),
             )
             self._resize()
-        lease = self._leases.get(entry.branch)
-        if lease is not None and lease.generating:
+        lease = entry.lease  # the branch may have another one, where the memory was lost meanwhile
+        if lease is not None and lease is self._leases.get(entry.branch):
             lease.generating -= 1
             lease.since = now
             self._leases.learn(context)
@@ -420,13 +420,13 @@ class LeaseScheduler(Generic[Ticket]):
         if lease is None:
             lease = Lease(branch, entry.run, entry.context, *entry.shared)
             self._leases.open(lease)
-            lost = branch in self._queue.lost
+            kind: LeaseChange = "resumed" if branch in self._queue.lost else "taken"
             self._queue.lost.pop(branch, None)
-            kind: LeaseChange = "resumed" if lost else "taken"
             self._events.append(LeaseEvent(kind, branch, now, entry.context))
         else:
             self._leases.grow(lease, max(entry.context, lease.context if lease.generating else 0))
         lease.generating += 1
+        entry.lease = lease
         return entry.ticket
 
     def _unqueue(self, ticket: Ticket) -> Entry[Ticket] | None:
@@ -442,9 +442,8 @@ class LeaseScheduler(Generic[Ticket]):
     # -- memory ------------------------------------------------------------------------------------
 
     def _needs_lease(self, entry: Entry[Ticket]) -> bool:
-        if self.capacity is None or entry.branch is None:
-            return False
-        return self._leases.get(entry.branch) is None
+        managed = self.capacity is not None and entry.branch is not None
+        return managed and not self.leased(entry.branch)
 
     def _generating(self) -> float:
         """Share of the memory whose contexts generate now; infinite while there is no capacity."""
@@ -481,10 +480,11 @@ class LeaseScheduler(Generic[Ticket]):
 
     def _shed(self, now: float) -> None:
         """Take leases away, oldest first, before contexts outgrow the memory."""
-        if self.capacity is None or self._leases.actual <= _FULL * self.capacity:
+        most = math.inf if self.capacity is None else max(_FULL, self.fill) * self.capacity
+        if self._leases.actual <= most:
             return
         for lease in oldest_idle(self._leases):
-            if self._leases.actual <= _FULL * self.capacity:
+            if self._leases.actual <= most:
                 return
             self._close(lease, "shed", now)
 

@@ -9,7 +9,7 @@ loops one after the other. Time is no matter of the ledger, see :mod:`longthough
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -306,11 +306,16 @@ class Scope:
             return _NOTHING
         for account in self.accounts:
             account.move(granted, _NOTHING)
+        if allowance:
+            self._draw(granted)
         self._notify()
         return granted
 
-    def end(self, reserved: Vector, actual: Vector) -> Amount:
+    def end(self, reserved: Vector, actual: Vector, allowance: bool) -> Amount:
         """Give a reservation back and charge what was used; returns the overrun."""
+        if allowance:  # what was not used is there for another try
+            back = [min(0, used - held) for used, held in zip(actual, reserved, strict=True)]
+            self._draw(back)
         for account in self.accounts:
             account.open -= 1
         excess = [max(0, used - held) for used, held in zip(actual, reserved, strict=True)]
@@ -330,16 +335,22 @@ class Scope:
         return account
 
     def _take(self, granted: Vector, allowance: bool) -> Reservation:
-        run = self.accounts[0]
         for account in self.accounts:
             account.move(granted, _NOTHING)
             account.open += 1
-            if account.shares is None:
-                run = account
-            elif allowance:
-                account.shares.drew(run, granted)
+        if allowance:
+            self._draw(granted)
         self._notify()
         return Reservation(self, granted, allowance)
+
+    def _draw(self, amount: Sequence[int]) -> None:
+        """Take of what the pools above keep for the run's last answer, or give it back."""
+        run = self.accounts[0]
+        for account in self.accounts:
+            if account.shares is None:
+                run = account
+            else:
+                account.shares.drew(run, amount)
 
     def _book(
         self, reserved: Vector | list[int], spent: Vector, excess: Vector | list[int]
@@ -443,7 +454,7 @@ class Reservation:
     def _end(self, actual: Vector) -> Amount:
         self._check_open()
         self._closed = True
-        return self.scope.end(self._held, actual)
+        return self.scope.end(self._held, actual, self._allowance)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -77,7 +77,7 @@ class Shares:
         return runs * share - drawn, share
 
     def drew(self, run: Account, amount: Sequence[int]) -> None:
-        """A run takes of what is kept back for it."""
+        """A run takes of what is kept back for it; what is negative it gives back."""
         drawn = self._drawn.get(run)
         if drawn is not None:
             drawn[:] = [a + b for a, b in zip(drawn, amount, strict=True)]

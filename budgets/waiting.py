@@ -126,12 +126,15 @@ class Wish:
                 kind = cap.kind
                 if not high[kind]:
                     continue
+                if claims and (account, kind) in claims:
+                    blocked = place
+                    continue
                 if shares is None:
                     free = cap.open_to(allowance) - account.spent[kind] - account.reserved[kind]
                 else:
                     free = shares.free(cap, run, member, allowance)
                 room = free - low[kind]
-                if (low[kind] and room < 0) or (claims and (account, kind) in claims):
+                if low[kind] and room < 0:
                     blocked = place
                 elif self.span[kind]:
                     if crowd > 1:
@@ -234,11 +237,16 @@ class Line:
         for waiter in self._waiters:
             run = next(a for a in reversed(waiter.accounts) if a.shares is None)
             runs.setdefault(run, deque()).append(waiter)
-        while runs:  # what one is granted moves its run back at once
-            run, queue = min(runs.items(), key=lambda item: order_of(item[1][0].accounts))
-            yield queue.popleft()
+        orders = _orders(runs)
+        while runs:
+            run = min(orders, key=orders.__getitem__)
+            queue = runs[run]
+            waiter = queue.popleft()
+            yield waiter
             if not queue:
-                del runs[run]
+                del runs[run], orders[run]
+            if waiter not in self._waiters:  # what one is granted moves its run back at once
+                orders = _orders(runs)
 
     def _wake(self) -> None:
         self._armed_on = None
@@ -259,3 +267,8 @@ class Line:
         del self._waiters[waiter]
         for account in waiter.accounts:
             account.waiting -= 1
+
+
+def _orders(runs: dict[Account, deque[Waiter]]) -> dict[Account, tuple[float, ...]]:
+    """Where each run stands, by the waiter that is its first."""
+    return {run: order_of(queue[0].accounts) for run, queue in runs.items()}

@@ -114,8 +114,6 @@ class Session:
     dropped: set[str] = field(default_factory=set)
     """Places of the branches that this attempt cancelled, perhaps before their first effect."""
     used_signals: set[str] = field(default_factory=set)
-    hidden_thinkers: set[str] = field(default_factory=set)
-    """Names of models that have thought where nobody could see it, or end it."""
     spent_by_model: dict[str, Amount] = field(default_factory=dict)
     """What the calls of each model have cost, by its name."""
     searches: list[Search] = field(default_factory=list)

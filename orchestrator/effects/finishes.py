@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from longthought.budgets import Amount, usage_amount
+from longthought.budgets import usage_amount
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.effects.thinking_room import note_thought, with_thought
 from longthought.types import JSONObject, ModelReply
@@ -70,11 +70,12 @@ def finish_reply(call: LiveCall, reply: ModelReply) -> None:
     thought = note_thought(session, call.call, reply["message"], usage)
     actual = with_thought(usage_amount(call.price, usage), thought)
     reservation = call.reservation
-    if reservation is None:  # the reply was picked up: it is charged already
-        actual = Amount()
+    if call.found is not None:  # what was reserved for it then is charged already
+        actual = call.found.beyond(actual)
 
     def settle() -> JSONObject:
-        overrun = None if reservation is None else reservation.settle(actual)
+        charge = call.scope.charge if reservation is None else reservation.settle
+        overrun = charge(actual)
         return {"overrun": overrun.to_json()} if overrun else {}
 
     conversation = session.put({"p": call.ids[-1] if call.ids else "", "m": reply["message"]})

@@ -30,7 +30,7 @@ from longthought.orchestrator.effects.finishes import (
     finish_reply,
     refused_fields,
 )
-from longthought.orchestrator.effects.picked_up import picked_up
+from longthought.orchestrator.effects.picked_up import PickedUp, picked_up
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import (
     limited_thought,
@@ -100,6 +100,7 @@ class LiveCall:
         self.turn: Turn | None = None
         self.scheduled = bool(getattr(self.model, "takes_scheduling", False))
         self.reservation: Reservation | None = None
+        self.found: PickedUp | None = None
         self.lost = Amount()
         """Charged for tries that failed after they had left."""
         self.grant = _Grant(self, 0)
@@ -136,9 +137,9 @@ class LiveCall:
         self.prompt_tokens = self._prompt_bound()
         self.seat = seat = session.seats.of(self.frame, self.key)
         try:
-            found = await picked_up(session, self.key, self.model, self.request)
-            if found is not None:
-                return self._taken(*found)
+            self.found = await picked_up(session, self.key, self.model, self.request)
+            if self.found is not None:
+                return self._taken(self.found)
             for number in range(1, session.definition.retry.attempts + 1):
                 try:
                     reply = await self._try()
@@ -161,15 +162,17 @@ class LiveCall:
         finally:
             session.seats.leave(seat)
 
-    def _taken(self, reply: ModelReply, granted: int, started_at: float) -> ModelReply:
-        """A reply that an earlier attempt began: what that had reserved stays charged, no more."""
-        self.usage = Usage.from_json(reply["usage"])
-        self.grant.tokens, self.started_at = granted, started_at
-        finish_reply(self, reply)
-        return reply
+    def _taken(self, found: PickedUp) -> ModelReply:
+        """A reply that an earlier attempt began: what that had reserved for it stays charged."""
+        self.usage = Usage.from_json(found.reply["usage"])
+        self.grant.tokens, self.started_at = found.granted, found.asked_at
+        finish_reply(self, found.reply)
+        return found.reply
 
     async def _keep(self, handle: str) -> None:
-        """Put on record under which id the provider works on the reply."""
+        """Put on record under which id the provider works on the reply; not once it has ended."""
+        if self.ask is None or self.ask.permit.released_at is not None:
+            return  # whoever calls a model in the same task next is told of this call still
         self._stage_reserved(self._held() + self.lost, grant=self.grant.tokens, handle=handle)
         await self.session.journal.flush()
 
@@ -308,7 +311,8 @@ class LiveCall:
             allowance=self.call.last_answer,
         )
         room = self.reservation.amount.thinking_tokens
-        self.request = limited_thought(scope, self.asked, room)
+        last = self.call.last_answer
+        self.request = limited_thought(scope, self.asked, room, last=last)
         bounded = scope.limited("tokens") or scope.limited("output_tokens")
         granted = self.reservation.amount.output_tokens
         own_limit = "max_tokens" in self.call.sampling
@@ -444,7 +448,8 @@ class LiveCall:
         self._give_back_slot()  # no tokens flow any more
         used = self._held()
         if (so_far := self._used_so_far()) is not None:
-            used = so_far if so_far.fits(used) else used
+            # a thought that nothing limits has nothing reserved for it
+            used = so_far if replace(so_far, thinking_tokens=0).fits(used) else used
         reservation.settle(used)
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":

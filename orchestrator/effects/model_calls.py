@@ -6,6 +6,7 @@ from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.effects.live_calls import LiveCall
 from longthought.orchestrator.effects.requests import ModelCall
+from longthought.orchestrator.effects.thinking_room import note_thought
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event
@@ -32,7 +33,9 @@ async def call_model(session: Session, call: ModelCall, *, defer: bool = False) 
     form = call.recorded_form(session, ids)
     event = session.recorded(key, form, frame, call.messages)
     if event is not MISSING:
-        return _recorded_reply(session, event, frame.branch)
+        reply = _recorded_reply(session, event, frame.branch)
+        note_thought(session, call, reply["message"], Usage.from_json(reply["usage"]))
+        return reply
     await session.until_live(frame)
     live = LiveCall(session, call, frame, key, session.put(form), ids)
     reply = await live.perform()

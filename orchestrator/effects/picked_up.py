@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
+from longthought.budgets import Amount
 from longthought.errors import BackendError
 from longthought.orchestrator.session import Session
 from longthought.types import Model, ModelReply, ModelRequest, PicksUp
 
-__all__ = ["picked_up"]
+__all__ = ["PickedUp", "picked_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class PickedUp:
+    """A reply that an earlier attempt began.
+
+    Attributes:
+        granted: the tokens that it was granted.
+        reserved: what was reserved for it, which stays charged.
+        asked_at: when it was asked for, in seconds since the epoch.
+    """
+
+    reply: ModelReply
+    granted: int
+    reserved: Amount
+    asked_at: float
+
+    def beyond(self, actual: Amount) -> Amount:
+        """What it has cost more than was reserved for it."""
+        more = (actual - self.reserved).vector
+        return Amount(*(max(0, figure) for figure in more))
 
 
 async def picked_up(
     session: Session, key: str, model: Model, request: ModelRequest
-) -> tuple[ModelReply, int, float] | None:
+) -> PickedUp | None:
     """The reply to the last try that an earlier attempt began, once it has ended.
 
-    With the tokens that it was granted, and when it was asked for, in seconds since the epoch. None
-    if there is no such try, or its reply is not to be had any more: then the call is made anew, as
-    any that has no end on record.
+    None if there is no such try, or its reply is not to be had any more: then the call is made
+    anew, as any that has no end on record.
     """
     handle, granted = session.index.handles.get(key, ("", 0))
     if not handle or not hasattr(model, "pick_up"):
@@ -29,4 +51,7 @@ async def picked_up(
             reply = await cast("PicksUp", model).pick_up(request, handle, granted)
     except BackendError:
         return None
-    return None if reply is None else (reply, granted, asked_at)
+    if reply is None:
+        return None
+    *_, reserved = session.index.open[key].values()  # of the attempt that began it
+    return PickedUp(reply, granted, reserved, asked_at)

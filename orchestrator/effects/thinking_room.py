@@ -7,13 +7,19 @@ reply alone (``thought_cut``).
 
 from __future__ import annotations
 
-from longthought.budgets import Amount, Scope
+from weakref import WeakKeyDictionary
+
+from longthought.budgets import Amount, Controller, Scope
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.models.thoughts import thought_of, thought_tokens
 from longthought.orchestrator.session import Session
 from longthought.types import Message, ModelRequest, Sampling, Usage
 
 __all__ = ["limited_thought", "note_thought", "thinking_bounds", "with_thought"]
+
+_HIDDEN: WeakKeyDictionary[Controller, set[str]] = WeakKeyDictionary()
+"""Names of models that have thought where nobody could see it, or end it: what one run has found
+out, the others that generate under the same controller know."""
 
 
 def thinking_bounds(
@@ -26,7 +32,7 @@ def thinking_bounds(
     """
     if not scope.limited("thinking_tokens"):
         return 0, 0
-    least = int(call.model.name in session.hidden_thinkers)
+    least = int(call.model.name in _hidden_thinkers(session))
     wish = min(output, call.sampling.get("thinking_tokens", output))
     return max(wish, least), least
 
@@ -36,20 +42,24 @@ def with_thought(amount: Amount, tokens: int) -> Amount:
     return amount + Amount(thinking_tokens=tokens) if tokens else amount
 
 
-def limited_thought(scope: Scope, request: ModelRequest, granted: int) -> ModelRequest:
+def limited_thought(
+    scope: Scope, request: ModelRequest, granted: int, *, last: bool
+) -> ModelRequest:
     """The request as the model gets it: with no longer a thought than was granted.
 
     Where nothing is left one token is asked for, not none: a thought that nobody limits would take
-    what it likes, while this one is cut at once.
+    what it likes, while this one is cut at once. A ``last`` answer is asked for no thought: nobody
+    asks again after one that was cut.
     """
     sampling = request.get("sampling", {})
     most = sampling.get("thinking_tokens")
     if most == 0 or not scope.limited("thinking_tokens"):
         return request
-    if most is not None and most <= granted:
+    if most is not None and most <= granted and not last:
         return request
-    limited: Sampling = {**sampling, "thinking_tokens": max(1, granted)}
-    if limited.get("min_thinking_tokens", 0) > granted:
+    room = 0 if last else max(1, granted)
+    limited: Sampling = {**sampling, "thinking_tokens": room}
+    if limited.get("min_thinking_tokens", 0) > min(room, granted):
         limited.pop("min_thinking_tokens")
     return {**request, "sampling": limited}
 
@@ -59,5 +69,9 @@ def note_thought(session: Session, call: ModelCall, message: Message, usage: Usa
     if not usage.reasoning_tokens and "reasoning" not in message:
         return 0
     if usage.reasoning_tokens and not thought_of(message):
-        session.hidden_thinkers.add(call.model.name)
+        _hidden_thinkers(session).add(call.model.name)
     return thought_tokens(message, usage)
+
+
+def _hidden_thinkers(session: Session) -> set[str]:
+    return _HIDDEN.setdefault(session.seats.controller, set())

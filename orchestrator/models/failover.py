@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Literal
+from typing import Literal, cast
 
 from longthought.budgets.fleet import Member
 from longthought.errors import BackendError, InvalidInput
@@ -29,6 +29,7 @@ from longthought.types import (
     Model,
     ModelReply,
     ModelRequest,
+    PicksUp,
     Turn,
 )
 
@@ -133,6 +134,29 @@ class Failover:
         finally:
             self._leave(endpoint, outage, trial, error, came_back)
 
+    async def pick_up(self, request: ModelRequest, handle: str, limit: int) -> ModelReply | None:
+        """The reply that one of the endpoints works on by itself; see ``PicksUp``.
+
+        Which of them is not on record, so each is asked in turn until one has it.
+
+        Raises:
+            BackendError: none has it, and at one it failed or nobody could be asked for it.
+        """
+        problem: BackendError | None = None
+        for endpoint in self._endpoints:
+            if not hasattr(endpoint.model, "pick_up"):
+                continue
+            try:
+                reply = await cast("PicksUp", endpoint.model).pick_up(request, handle, limit)
+            except BackendError as error:
+                problem = problem or error
+                continue
+            if reply is not None:
+                return reply
+        if problem is not None:
+            raise problem
+        return None
+
     def try_turn(self, tokens: int, *, tries: int = 0) -> Turn | None:
         """A turn at the first endpoint that a call may leave for at once, else None."""
         for endpoint in self.best_first():
@@ -183,10 +207,12 @@ class Failover:
     def label(self, endpoint: Endpoint) -> str:
         """What an endpoint is called in events and traces: its address, unless others have it."""
         if not self._labels:
+            labels: dict[str, Endpoint] = {}
             for one in self._endpoints:
                 address = str(one.model.fingerprint().get("endpoint") or one.place + 1)
-                taken = address in self._labels
-                self._labels[f"{address} #{one.place + 1}" if taken else address] = one
+                taken = address in labels
+                labels[f"{address} #{one.place + 1}" if taken else address] = one
+            self._labels = labels  # all at once: other threads may look
         return next(name for name, one in self._labels.items() if one is endpoint)
 
     def labelled(self, name: str) -> Endpoint:

@@ -387,3 +387,28 @@ def test_tools_side_by_side_are_learned_together() -> None:
     seconds = times.quantile("read+search", 0.5)
     assert seconds is not None
     assert 5 < seconds < 12
+
+
+def test_a_memory_that_may_be_charged_in_full_sheds_nothing_before_it_is_full() -> None:
+    scheduler = memory(growth=10)
+    generate(scheduler, "a", 5000)
+    generate(scheduler, "b", 4800)
+    ask(scheduler, "c", 50)
+    assert scheduler.grant(1) == "c"
+    assert kinds(scheduler) == [("taken", "a"), ("taken", "b"), ("taken", "c")]
+
+
+def test_a_call_that_began_before_the_memory_was_lost_does_not_end_the_lease_after_it() -> None:
+    """Two calls of one branch: the second has a lease of its own, and generates still."""
+    scheduler = memory()
+    for ticket in ("first", "second"):
+        scheduler.enqueue(ticket, resumed=False, now=0, branch="a", context=100)
+        assert scheduler.grant(0) == ticket
+        if ticket == "first":
+            scheduler.forget(1)
+    scheduler.release("first", now=2)
+    scheduler.park("a", 3)
+    assert scheduler.leased("a")
+    scheduler.release("second", now=4)
+    scheduler.park("a", 5)
+    assert not scheduler.leased("a")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longthought.budgets import Amount, Budget, Pool, Scope
+from longthought.budgets import Amount, Budget, Pool, Scope, waiting
+from longthought.budgets.shares import order_of
 from longthought.errors import BudgetExhausted, InvalidInput
 
 NOTHING = Amount()
@@ -244,3 +246,49 @@ async def test_a_smaller_pool_without_runs_holds_nothing() -> None:
     begun(small, "second")
     assert alone.try_reserve(tokens(1)) is None
     assert pool.child("empty").runs == 0
+
+
+async def test_a_last_answer_that_is_tried_again_has_its_part_still() -> None:
+    """What a try gave back is kept for the run again, and what it was topped up with is drawn."""
+    pool = Pool("batch", Budget(tokens=10_000, final_answer=500))
+    first, second = begun(pool, "first"), begun(pool, "second")
+    for scope in (first, second):
+        scope.charge(tokens(4_500))
+    held = first.try_reserve(tokens(500), allowance=True)
+    assert held is not None
+    held.release()
+    assert pool.remaining("tokens") == 0
+    held = first.try_reserve(tokens(200), allowance=True)
+    assert held is not None
+    assert held.top_up(tokens(300)) == tokens(300)
+    assert pool.remaining("tokens") == 0
+    held.settle(tokens(100))
+    assert pool.remaining("tokens") == 0
+    for scope in (first, second):
+        again = scope.try_reserve(tokens(400), allowance=True)
+        assert again is not None
+        again.release()
+
+
+async def test_who_only_waits_changes_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each run stands is looked up once for all that cannot be served, not for each."""
+    pool = Pool("batch", Budget(tokens=1_000, final_answer=0))
+    holder = begun(pool, "holder")
+    held = holder.try_reserve(tokens(1_000))
+    assert held is not None
+    runs = [begun(pool, f"run {number}") for number in range(40)]
+    tasks = [asyncio.create_task(called(run, 10, 10)) for run in runs]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert pool.waiting == 40
+    looked: list[object] = []
+
+    def counted(accounts: Any) -> tuple[float, ...]:
+        looked.append(accounts)
+        return order_of(accounts)
+
+    monkeypatch.setattr(waiting, "order_of", counted)
+    assert runs[0].try_reserve(tokens(1)) is None
+    assert len(looked) == 40
+    held.release()
+    assert await asyncio.gather(*tasks) == [10] * 40

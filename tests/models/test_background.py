@@ -14,8 +14,10 @@ from longthought import Budget, Store, Workflow, strategies
 from longthought.errors import BackendError, ConfigurationError, InvalidInput
 from longthought.orchestrator.models import BackendSettings, OpenAIModel, resolve_model
 from longthought.orchestrator.models.backends import RequestParameters
+from longthought.orchestrator.models.failover import Failover
 from longthought.orchestrator.models.openai import background
 from longthought.orchestrator.models.scheduling import tell_scheduling
+from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.orchestrator.recorded import Recorded
 from longthought.storage import audit
 from longthought.types import Scheduling
@@ -265,6 +267,21 @@ async def test_a_run_that_crashed_picks_its_reply_up_and_pays_once(store, tmp_pa
     assert run.spent["tokens"] == first.body["reserved"]["tokens"] + last
 
 
+async def test_what_a_reply_used_beyond_its_reservation_is_charged_too(store, tmp_path):
+    left = _Crashed(tmp_path)
+    with background_server("t0") as server:
+        await left.run(server, store, tmp_path)
+        usage = server.kept["resp_1"]["ended"]["usage"]
+        usage["output_tokens"] = 10**6
+        run, events = await resumed(server, left)
+    ended = next(event for event in events if event.type == "effect_finished")
+    reserved = next(event for event in events if event.type == "effect_started").body["reserved"]
+    used = usage["input_tokens"] + 10**6
+    assert run.spent["tokens"] == used
+    assert ended.body["charged"]["tokens"] == used - reserved["tokens"]
+    assert run.spent["model_calls"] == 1
+
+
 @pytest.mark.parametrize("how", ["gone", "fails", "off"])
 async def test_a_reply_that_is_not_to_be_had_any_more_is_asked_anew(store, tmp_path, how):
     left = _Crashed(tmp_path)
@@ -344,3 +361,28 @@ async def test_it_is_no_part_of_a_request(granted):
     with background_server() as server, pytest.raises(InvalidInput, match="of the backend"):
         await asked(server, granted, None, extra_body={"background": True})
     assert server.asked == []
+
+
+async def test_any_of_several_endpoints_may_have_the_reply(granted):
+    with background_server() as empty, background_server(looks=0) as server:
+        begun = await asked(server, granted)
+        models = [model_at(empty), model_at(server), ScriptedModel("no", name="toy")]
+        both = Failover(models)
+        assert await both.pick_up(QUESTION, "resp_1", 99) == begun
+        assert await both.pick_up(QUESTION, "resp_2", 99) is None
+        assert [path for _, path, _, _ in empty.requests("GET")] == [
+            "/responses/resp_1",
+            "/responses/resp_2",
+        ]
+        await both.aclose()
+
+
+async def test_a_thought_that_is_too_short_is_so_too_when_it_is_picked_up(granted):
+    question = {**QUESTION, "sampling": {"min_thinking_tokens": 10_000}}
+    with background_server("t0,reasoning", looks=0) as server:
+        await asked(server, granted)
+        model = model_at(server)
+        reply = await model.pick_up(question, "resp_1", 99)
+        await model.aclose()
+    assert reply is not None
+    assert reply["thought_short"] is True

@@ -229,7 +229,7 @@ class OpenAIModel:
         connection = await self._connection()
         try:
             found = await BackgroundReply(connection, self._dialect.path).picked_up(handle)
-            return self._reply(request, self._dialect.whole(request, found), limit)
+            return self._whole_reply(request, found, limit)
         except Gone:
             return None
         except ServerFault as error:
@@ -312,10 +312,7 @@ class OpenAIModel:
         behind = self._background(connection) if self._in_background else None
         if not self.capabilities.streams:
             whole = receive(connection, path, body) if behind is None else behind.whole(body)
-            reply = self._reply(request, dialect.whole(request, await whole), limit)
-            if too_short(request, reply):
-                reply["thought_short"] = True
-            return reply
+            return self._whole_reply(request, await whole, limit)
         arriving = dialect.arriving(request, emit)
         if behind is not None and isinstance(arriving, ResponsesStream):
             cut = await behind.streamed(body, arriving, limit)
@@ -325,6 +322,12 @@ class OpenAIModel:
         if cut and arriving.cut_for == "thought_cut":
             reply["thought_cut"] = True
         elif arriving.cut_for == "thought_short":  # also where all of it came at once
+            reply["thought_short"] = True
+        return reply
+
+    def _whole_reply(self, request: ModelRequest, response: JSONObject, limit: int) -> ModelReply:
+        reply = self._reply(request, self._dialect.whole(request, response), limit)
+        if too_short(request, reply):
             reply["thought_short"] = True
         return reply
 
