@@ -100,6 +100,8 @@ class Controller:
         self._max_passes, self._max_wait = max_passes, max_wait
         self._backends: dict[str, Backend] = {}
         self._branches: dict[str, Branch] = {}
+        self.hidden_thinkers: set[str] = set()
+        """Names of models that have thought where nobody could see it, or end it."""
 
     def backend(
         self,

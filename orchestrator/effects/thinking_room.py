@@ -7,19 +7,13 @@ reply alone (``thought_cut``).
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
-from longthought.budgets import Amount, Controller, Scope
+from longthought.budgets import Amount, Scope
 from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.models.thoughts import thought_of, thought_tokens
 from longthought.orchestrator.session import Session
 from longthought.types import Message, ModelRequest, Sampling, Usage
 
 __all__ = ["limited_thought", "note_thought", "thinking_bounds", "with_thought"]
-
-_HIDDEN: WeakKeyDictionary[Controller, set[str]] = WeakKeyDictionary()
-"""Names of models that have thought where nobody could see it, or end it: what one run has found
-out, the others that generate under the same controller know."""
 
 
 def thinking_bounds(
@@ -32,7 +26,7 @@ def thinking_bounds(
     """
     if not scope.limited("thinking_tokens"):
         return 0, 0
-    least = int(call.model.name in _hidden_thinkers(session))
+    least = int(call.model.name in session.seats.controller.hidden_thinkers)
     wish = min(output, call.sampling.get("thinking_tokens", output))
     return max(wish, least), least
 
@@ -69,9 +63,5 @@ def note_thought(session: Session, call: ModelCall, message: Message, usage: Usa
     if not usage.reasoning_tokens and "reasoning" not in message:
         return 0
     if usage.reasoning_tokens and not thought_of(message):
-        _hidden_thinkers(session).add(call.model.name)
+        session.seats.controller.hidden_thinkers.add(call.model.name)
     return thought_tokens(message, usage)
-
-
-def _hidden_thinkers(session: Session) -> set[str]:
-    return _HIDDEN.setdefault(session.seats.controller, set())
