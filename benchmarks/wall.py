@@ -39,7 +39,7 @@ from longthought.orchestrator.session import Session
 from longthought.tools import tool
 from longthought.types import Candidate, ModelRequest, Verdict
 
-__all__ = ["CASES", "POLL_S", "Case", "overruns"]
+__all__ = ["CASES", "POLL_S", "Case", "Hanging", "overruns"]
 
 POLL_S = 0.02
 """Seconds between two pieces of a stream of the server (its mode ``slow``)."""
@@ -62,15 +62,17 @@ def block() -> str:
     return ""
 
 
-class _Hanging:
+class Hanging:
     """Passes the first answer, and never comes to an end with any other."""
 
     name = "hanging"
 
     def spec(self) -> dict[str, Any]:
+        """Its name alone."""
         return {"name": self.name}
 
     async def judge(self, candidate: Candidate, context: Any) -> Verdict:
+        """Pass it, or wait for ever."""
         if candidate.answer != "0":
             await asyncio.Event().wait()
         return Verdict(1.0)
@@ -108,7 +110,7 @@ CASES: dict[str, Case] = {
     "whole": Case("hang", model={"stream": False}),
     "tool": Case(script=_calling("hang"), workflow={"tools": [hang]}),
     "thread": Case(script=_calling("block"), workflow={"tools": [block]}),
-    "verifier": Case(script=_answering, workflow={"verifier": _Hanging()}),
+    "verifier": Case(script=_answering, workflow={"verifier": Hanging()}),
     "retry": Case("status503", workflow={"retry": Retry(attempts=9, base=60.0, cap=60.0)}),
     "slot": Case("hang", model={"slots": 1}, workflow={"parallel": 8}, branches=8),
     "reservation": Case("hang", budget={"tokens": 600, "final_answer": 0}, branches=8),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.wall import Hanging
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Clocks
 from longthought.errors import BackendError
@@ -16,7 +17,7 @@ from longthought.orchestrator.models.scripted import ScriptedModel, call
 from longthought.orchestrator.session import Session
 from longthought.storage import Journal
 from longthought.tools import tool
-from longthought.types import Candidate, Capabilities, ModelRequest, Verdict
+from longthought.types import Capabilities, ModelRequest
 
 
 class Clock:
@@ -103,20 +104,6 @@ async def hang() -> str:
     """Wait for ever."""
     await asyncio.Event().wait()
     return ""
-
-
-class Hanging:
-    """Passes what the first sample says, and never comes to an end with anything else."""
-
-    name = "hanging"
-
-    def spec(self) -> dict[str, Any]:
-        return {"name": self.name}
-
-    async def judge(self, candidate: Candidate, context: Any) -> Verdict:
-        if candidate.answer != "0":
-            await asyncio.Event().wait()
-        return Verdict(1.0)
 
 
 def unavailable(request: ModelRequest, attempt: int) -> Exception | None:
