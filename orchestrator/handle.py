@@ -62,7 +62,9 @@ class RunHandle:
         }
 
     async def raise_limit(self, budget: Budget) -> None:
-        """Raise the limits that are given; in force when this returns, and on record.
+        """Raise the limits that are given: on record when this returns, and in force.
+
+        If the run comes to rest meanwhile they are in force when it goes on.
 
         Raises:
             InvalidInput: a limit would be lower or new, or the run has ended: ``resume`` it.

@@ -14,6 +14,7 @@ import asyncio
 import enum
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -54,6 +55,7 @@ VERSION_TABLE = "longthought_schema"
 """Holds the schema version; a name of our own, for a database that others use Alembic in."""
 
 _BUSY_TIMEOUT_S = 30.0
+_RETRY_SECONDS = 0.01
 _PAGE_BYTES = 8192  # a payload of a few kilobytes fits a page with little waste
 _ADVISORY_LOCK = 0x6C6F6E67  # any constant; it keeps two processes from migrating at once
 
@@ -143,7 +145,6 @@ def storage_error(error: Exception) -> StorageError:
 
 _MIGRATING = threading.Lock()
 """Alembic keeps what it works on in one place for the whole process."""
-_MIGRATING_POLL_SECONDS = 0.01
 
 _STORE_FAULTS = (
     OperationalError,
@@ -335,10 +336,25 @@ def driver_of(connection: sa.Connection) -> sqlite3.Connection:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA page_size={_PAGE_BYTES}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA secure_delete=ON")  # a deleted payload leaves no bytes behind
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Of several who make one new file, SQLite refuses some at once rather than let them wait."""
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > until:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def _take_any_bytes(connection: Any, _record: object) -> None:
@@ -366,7 +382,7 @@ async def migrate(database: Database) -> None:
         return
     # Threads and loops are told apart by nothing in Alembic, and waiting must not stop a loop.
     while not _MIGRATING.acquire(blocking=False):  # noqa: ASYNC110 - held by threads
-        await asyncio.sleep(_MIGRATING_POLL_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
     try:
         await database.write(_upgrade)
     finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -116,3 +118,22 @@ async def test_stores_are_made_side_by_side_in_one_loop(tmp_path: Path) -> None:
             return len(await store.list_runs())
 
     assert await asyncio.gather(*(make(f"store{n}") for n in range(8))) == [0] * 8
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Changing to a write-ahead log, SQLite refuses some at once instead of letting them wait."""
+    together = Barrier(6)
+
+    def open_it(name: str) -> str:
+        connection = sqlite3.connect(
+            tmp_path / name, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        together.wait()
+        database._prepare_sqlite(connection, None)
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        connection.close()
+        return str(mode)
+
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(100):
+            assert list(pool.map(open_it, [f"store{number}.db"] * 6)) == ["wal"] * 6
