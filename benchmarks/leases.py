@@ -11,135 +11,43 @@ gives it up at a tool call, the engine serves who comes first and forgets what w
 recently; ``ours`` adds a controller with permits and leases, which tells the engine whose rows to
 keep and whose may go; ``untold`` is the same but for the telling.
 
-The bound is the lesser of two rates that no schedule can pass: a full batch that never waits for a
-tool nor computes anything twice, and 64 branches of which each generates as fast as one alone.
+The bound is a rate that no schedule can pass. At ``x`` turns a second ``x`` times the mean wait of
+the branches are with their tools in the mean, and the others generate no faster than batches of as
+many that never wait for a tool nor compute anything twice, which are measured in every round.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.conversations import BRANCHES, DRAWN, LONG, SHORT, Conversation, Workload
 from benchmarks.results import arguments, report
 from longthought.budgets import BranchState, Controller
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Counters, Engine, Row, Step
 from longthought.orchestrator.models.embedded.leased_rows import LeasedRows
 from longthought.orchestrator.models.embedded.network import Shape
-from longthought.orchestrator.models.embedded.sampling import Draw, random_stream
 
-__all__ = ["ARMS", "LONG", "Conversation", "Leases", "Outcome", "Workload", "measure", "play"]
+__all__ = ["ARMS", "Leases", "Outcome", "engine_with", "highest_rate", "measure", "play"]
 
-BRANCHES, PLACES = 64, 8
+PLACES = 8
 _THREADS = "OPENBLAS_NUM_THREADS"
 """One: the matrices are small, and several threads spin while they wait for each other."""
-AHEAD = 4
+AHEAD = 1
 """Permits beyond the places: rows that the engine has at hand when a place becomes free."""
+BATCHES = (1, 2, 4, PLACES)
+"""Sizes of batches whose rates are measured for the bound."""
 RATIO = 10.0
 """Mean tool wait, in mean generations of a full batch."""
-DRAWN, RESULT = (48, 80), (3, 9)
-"""Tokens, uniform: of a generation, of a tool's result."""
-TOOLS = {"search": 0.4, "tests": 1.0, "build": 1.6}
-SPREAD = 0.15
-"""Each tool's mean in mean waits, and the standard deviation of the logarithm of one wait."""
-GROWTH = 32
-"""What a context is expected to grow by at least in a call, in tokens."""
-VOCABULARY = 126
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """How long conversations are: turns, and tokens of a question (uniform)."""
-
-    turns: int
-    question: tuple[int, int]
-
-    @property
-    def shape(self) -> Shape:
-        """A network of the size of the word model, with room for the longest conversation."""
-        longest = self.question[1] + self.turns * (DRAWN[1] + RESULT[1])
-        return Shape(VOCABULARY, longest, width=96, layers=4, heads=3, rotary=True)
-
-    @property
-    def room(self) -> int:
-        """Positions that the prefix cache holds: half of what all branches have when they wait.
-
-        In the mean over the turns of a conversation; before its first one it has nothing.
-        """
-        step = (sum(DRAWN) + sum(RESULT)) / 2
-        grown = [sum(self.question) / 2 + turn * step for turn in range(1, self.turns)]
-        rows = sum(tokens - sum(RESULT) / 2 for tokens in grown) / self.turns
-        return int(BRANCHES / 2 * rows)
-
-    @property
-    def capacity(self) -> int:
-        """Positions that may be under lease: the cache, and the places, which have their own."""
-        return self.room + PLACES * self.shape.positions
-
-
-LONG = Workload(turns=7, question=(96, 144))
-"""To compute a context anew takes most of what its share of a full batch takes for a turn."""
-SHORT = Workload(turns=3, question=(16, 32))
-"""To compute one anew costs little."""
-
-
-@dataclass(slots=True)
-class Conversation:
-    """A branch's tokens so far, its next tool wait and what it draws; all from a fixed seed."""
-
-    branch: str
-    rng: random.Random
-    workload: Workload = LONG
-    tokens: list[int] = field(default_factory=list)
-    computed: int = 0
-    turn: int = 0
-    _tools: list[str] = field(default_factory=list)
-
-    def wait(self) -> tuple[str, float]:
-        """The next tool and how long it takes, in mean waits. Every third call is of each tool."""
-        if not self._tools:
-            self._tools = self.rng.sample(list(TOOLS), len(TOOLS))
-        tool = self._tools.pop()
-        return tool, TOOLS[tool] * self.rng.lognormvariate(-SPREAD * SPREAD / 2, SPREAD)
-
-    def ask(self) -> Row:
-        """The row of the next turn: the tool's result, or a question, is appended."""
-        low, high = self.workload.question if self.turn == 0 else RESULT
-        self._append(self.rng.randint(low, high))
-        return self._row(self.rng.randint(*DRAWN))
-
-    def grow_old(self) -> None:
-        """Begin in the middle: some turns that nobody computed."""
-        self.turn = self.rng.randrange(self.workload.turns)
-        if self.turn:
-            self._append(self.rng.randint(*self.workload.question))
-        for _ in range(self.turn):
-            self._append(self.rng.randint(*DRAWN))
-
-    def answered(self) -> bool:
-        """The turn has ended; whether the conversation has, too."""
-        self.turn += 1
-        self.computed = len(self.tokens) - 1  # the last token drawn is never computed
-        if self.turn < self.workload.turns:
-            return False
-        self.turn, self.computed = 0, 0
-        self.tokens = []
-        return True
-
-    def _append(self, count: int) -> None:
-        self.tokens += self.rng.choices(range(VOCABULARY), k=count)
-
-    def _row(self, limit: int) -> Row:
-        last = self.turn == self.workload.turns - 1
-        draw = Draw(stream=random_stream(self.rng.getrandbits(32), 0))
-        return Row(list(self.tokens), draw, limit, lambda token: False, lambda: not last)
 
 
 @dataclass(slots=True)
@@ -265,9 +173,7 @@ class Leases(Fifo):
             "engine",
             engine.slots + AHEAD,
             capacity=capacity,
-            growth=GROWTH,
-            prefill_rate=1e12,
-            on_lease=self.rows.changed if tells else None,
+            on_lease=self.rows.changed if tells else lambda branch, change: None,
         )
 
     async def generate(self, branch: str, row: Row, deliver: Callable[[list[Step]], None]) -> None:
@@ -370,42 +276,74 @@ async def play(
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: what a generation takes, the bound, and every arm under both."""
+    """One round: seconds that a generation takes, tokens per second of batches that nothing
+    hinders, by their size, and every arm.
+    """
 
     generation: float
-    alone: float
-    bounds: tuple[float, float]
+    rates: dict[int, float]
     arms: dict[str, Outcome]
 
     @property
     def bound(self) -> float:
         """Useful tokens per second that no schedule can pass."""
-        return min(self.bounds)
+        return highest_rate(self.rates, RATIO * self.generation)
+
+
+def highest_rate(rates: dict[int, float], wait: float) -> float:
+    """Tokens per second of :data:`BRANCHES` whose turns begin with a tool wait of so many seconds.
+
+    What they draw together in a second is at most what so many of them draw in one batch as are
+    not with their tools in the mean: rates of batches grow ever less with their size, so a mean
+    over sizes is no more than the rate of the mean size. ``rates`` are of some sizes; between them
+    the straight lines count that lie highest.
+    """
+    points = [(0, 0.0), *sorted(rates.items())]
+
+    def fastest(size: float) -> float:
+        if size >= points[-1][0]:
+            return points[-1][1]
+        spans = itertools.product(points, points)
+        return max(
+            low + (high - low) * (size - left) / (right - left)
+            for (left, low), (right, high) in spans
+            if left <= size < right
+        )
+
+    below, above = 0.0, max(rates.values())
+    for _ in range(50):
+        rate = (below + above) / 2
+        generating = max(0.0, BRANCHES - rate / (sum(DRAWN) / 2) * wait)
+        below, above = (rate, above) if fastest(generating) > rate else (below, rate)
+    return below
 
 
 async def play_round(
     workload: Workload, seed: int, names: Sequence[str], *, warm: float, waits: float
 ) -> Round:
-    """Measure a generation and the bounds, then play each arm for so many mean waits."""
+    """Measure batches that nothing hinders, then play each arm for so many mean waits."""
     shape = workload.shape
 
-    async def unhindered(branches: int, seconds: float) -> Outcome:
-        arm = Fifo(engine_with(shape, BRANCHES * shape.positions))
-        window = {"warm": 0.5, "seconds": seconds}
-        return await play(arm, workload, branches=branches, wait=0, seed=seed, **window)
+    async def unhindered() -> dict[int, Outcome]:
+        found = {}
+        for size in BATCHES:
+            arm = Fifo(engine_with(shape, BRANCHES * shape.positions))
+            window = {"warm": 0.3, "seconds": 2.0 if size == PLACES else 0.7}
+            found[size] = await play(arm, workload, branches=size, wait=0, seed=seed, **window)
+        return found
 
-    full, one = await unhindered(PLACES, 2.0), await unhindered(1, 1.0)
-    wait = RATIO * full.generation / full.turns
+    before = await unhindered()
+    generation = before[PLACES].generation / before[PLACES].turns
+    wait = RATIO * generation
     arms = {}
     for name in names:
-        arm = ARMS[name](engine_with(shape, workload.room), workload.capacity)
+        arm = ARMS[name](engine_with(shape, workload.room), workload.room)
         window = {"warm": warm * wait, "seconds": waits * wait}
         arms[name] = await play(arm, workload, branches=BRANCHES, wait=wait, seed=seed, **window)
     # Again: a machine that has become slower meanwhile has done so for the bound, too.
-    full_after, one_after = await unhindered(PLACES, 2.0), await unhindered(1, 1.0)
-    alone = (one.generation + one_after.generation) / (one.turns + one_after.turns)
-    bounds = (full.rate + full_after.rate) / 2, BRANCHES * sum(DRAWN) / 2 / (wait + alone)
-    return Round(wait / RATIO, alone, bounds, arms)
+    after = await unhindered()
+    rates = {size: (before[size].rate + after[size].rate) / 2 for size in BATCHES}
+    return Round(generation, rates, arms)
 
 
 def table(number: int, one: Round) -> str:
@@ -419,9 +357,10 @@ def table(number: int, one: Round) -> str:
             f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f}"
             f" {arm.pressure / arm.seconds:>9.2f}"
         )
+    batches = ", ".join(f"{rate:,.0f} of {size}" for size, rate in one.rates.items())
     lines.append(
-        f"{number:>5} bound    {one.bound:>8,.0f}  full batch {one.bounds[0]:,.0f}, 64 branches"
-        f" {one.bounds[1]:,.0f}; a generation {one.generation:.3f} s, alone {one.alone:.3f} s"
+        f"{number:>5} bound    {one.bound:>8,.0f}  unhindered batches {batches};"
+        f" a generation {one.generation:.3f} s"
     )
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from longthought.budgets.branch import Branch
 from longthought.budgets.fleet import Fleet, Member
-from longthought.budgets.lease_book import GROWTH, Starts, check_growth, check_slots
+from longthought.budgets.lease_book import Starts, check_slots
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
@@ -27,6 +27,10 @@ __all__ = ["Backend", "Branch", "Controller", "Permit"]
 
 OnEvent: TypeAlias = Callable[[JSONObject], None]
 _LOG = logging.getLogger("longthought")
+
+_FILL_TOLD = 0.95
+"""Of a backend that is told whose contexts to keep. What has just been generated is not among those
+yet, and must not be lost before it is told."""
 
 OnLease: TypeAlias = Callable[[str, LeaseChange], None]
 Members: TypeAlias = Callable[[], Sequence[Member]]
@@ -109,36 +113,27 @@ class Controller:
         slots: int,
         *,
         capacity: int | None = None,
-        growth: int | None = None,
         prefill_rate: float | None = None,
         on_lease: OnLease | None = None,
     ) -> None:
         """Make a backend known, or change its number of slots and its memory while it is used.
 
         ``capacity`` is its context memory in tokens; None leaves it as it is, at first unknown.
-        ``growth`` is what a lease is charged at least for its context to grow in the next call:
-        tokens, at first 256, too many where contexts are of a hundred. ``prefill_rate`` is a first
-        guess in tokens per second, better ones are learned. ``on_lease`` is told of every lease:
-        see :class:`~longthought.types.Leased`. Both stay what they were at first.
+        ``prefill_rate`` is a first guess in tokens per second, better ones are learned.
+        ``on_lease`` is told of every lease, and does with contexts what it is told; the capacity
+        is then what is left for those that do not generate: see
+        :class:`~longthought.types.Leased`. Both stay what they were at first.
 
         Raises:
-            InvalidInput: ``slots``, ``capacity`` or ``growth`` is not a whole number from 1, or
-                ``growth`` is more than ``capacity``, or another one than before.
+            InvalidInput: ``slots`` or ``capacity`` is not a whole number from 1.
         """
         member = Member("", check_slots(slots), capacity)
         known = self._backends.get(name)
-        if growth is not None:
-            check_growth(growth, capacity)
         if known is None:
             rate = 8000.0 if prefill_rate is None else prefill_rate
-            growing = GROWTH if growth is None else growth
-            # what is told of leases keeps just those: nothing else is in the way of a context
-            exact = {} if on_lease is None else {"fill": 1.0}
-            fleet = self._fleet(growth=growing, prefill_rate=rate, **exact)
+            told = {} if on_lease is None else {"apart": True, "fill": _FILL_TOLD}
+            fleet = self._fleet(prefill_rate=rate, **told)
             known = Backend(name, fleet, on_lease)
-        elif growth not in (None, known.scheduler.growth):
-            problem = f"{name} has leases that are charged {known.scheduler.growth} for it"
-            raise InvalidInput("growth", problem, "say it when the backend is made known")
         known.members = None
         known.scheduler.update([member], self.now())
         self._backends[name] = known
@@ -270,9 +265,9 @@ class Controller:
         told = []
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
-            if backend.scheduler.leased(branch.id):
-                backend.tell(branch.id, "acting")
             told += self._serve(backend)  # its room may be worth more to who waits
+            if backend.scheduler.leased(branch.id):  # told after those that make room for it
+                backend.tell(branch.id, "acting")
         self._emit_all(told)
 
     def returned(self, branch: Branch, completed: bool) -> None:

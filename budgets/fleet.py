@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from longthought.budgets.lease_book import GROWTH, LeaseEvent, Starts, check_tokens
+from longthought.budgets.lease_book import LeaseEvent, Starts, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
 from longthought.budgets.leases import LeaseScheduler
 
@@ -77,7 +77,7 @@ class Fleet(Generic[Ticket]):
     3. where there is most room: the least share taken of slots or memory.
 
     ``keeps`` is whether it matters what endpoints hold; without, only the third counts.
-    ``growth`` and ``options`` are those of every :class:`LeaseScheduler`.
+    ``options`` are those of every :class:`LeaseScheduler`.
     """
 
     def __init__(
@@ -85,15 +85,13 @@ class Fleet(Generic[Ticket]):
         members: Sequence[Member] = (),
         *,
         keeps: bool = True,
-        growth: int = GROWTH,
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
         **options: Any,
     ) -> None:
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
-        self._keeps, self.growth = keeps, growth
-        self._options = {"growth": growth, **options}
+        self._keeps, self._options = keeps, options
         self._places: dict[str, _Place[Ticket]] = {}
         self._at: dict[Ticket, _Place[Ticket]] = {}
         self._kept: dict[Ticket, _Place[Ticket]] = {}

@@ -21,7 +21,6 @@ __all__ = [
     "LeaseEvent",
     "Starts",
     "added",
-    "check_growth",
     "check_slots",
     "check_tokens",
 ]
@@ -30,7 +29,7 @@ Starts: TypeAlias = tuple[tuple[Hashable, int], ...]
 """Shared starts with their tokens: each goes on from the one before it and is longer."""
 
 GROWTH = 256
-"""Tokens that a context is expected to grow by at least in its next call, if nobody says better."""
+"""Tokens that a context is expected to grow by at least in its next call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,8 +85,9 @@ class LeaseEvent:
 class LeaseBook:
     """Leases by branch, and sums that are kept up to date.
 
-    ``growth`` is by how many tokens a context is expected to grow at least in its next call,
-    ``mean`` the learned mean length of a context over the life of a branch.
+    ``mean`` is the learned mean length of a context over the life of a branch. Where contexts that
+    generate lie ``apart`` they are charged nothing, and one that waits just what it has: it will
+    grow elsewhere.
     """
 
     __slots__ = (
@@ -98,12 +98,12 @@ class LeaseBook:
         "_prefixes",
         "_seen",
         "actual",
+        "apart",
         "charged",
-        "growth",
     )
 
-    def __init__(self, growth: int = GROWTH) -> None:
-        self.growth = check_growth(growth)
+    def __init__(self, *, apart: bool = False) -> None:
+        self.apart = apart
         self._leases: dict[Hashable, Lease] = {}
         self._prefixes: dict[Hashable, list[int]] = {}
         self.charged = 0.0
@@ -128,6 +128,11 @@ class LeaseBook:
             return 0.0
         # Branches seen so far are young, and contexts grow.
         return self._seen / self._fading * (1 + 1 / (1 + self._ended / 4))
+
+    @property
+    def held(self) -> float:
+        """Tokens of memory that leases take now."""
+        return self.charged if self.apart else self.actual
 
     def learn(self, context: int) -> None:
         """A call ended with a context of so many tokens."""
@@ -158,7 +163,7 @@ class LeaseBook:
             self.charged += grown
             self.actual += grown
         self._leases[lease.branch] = lease
-        lease.charge = self._own(lease.context, lease.prefix_tokens)
+        lease.charge = self._charge(lease)
         self.charged += lease.charge
         self.actual += self._actual(lease)
 
@@ -167,7 +172,7 @@ class LeaseBook:
         self.actual -= self._actual(lease)
         lease.context = max(context, lease.prefix_tokens)
         self.actual += self._actual(lease)
-        charge = self._own(lease.context, lease.prefix_tokens)
+        charge = self._charge(lease)
         self.charged += charge - lease.charge
         lease.charge = charge
 
@@ -186,11 +191,16 @@ class LeaseBook:
         if not self._leases:
             self.charged, self.actual = 0.0, 0  # no rounding is carried on
 
+    def _charge(self, lease: Lease) -> float:
+        if self.apart:
+            return 0.0 if lease.generating else float(lease.context)
+        return self._own(lease.context, lease.prefix_tokens)
+
     def _own(self, context: int, prefix_tokens: int) -> float:
-        return max(context + self.growth - prefix_tokens, self.mean - prefix_tokens, self.growth)
+        return max(context + GROWTH - prefix_tokens, self.mean - prefix_tokens, GROWTH)
 
     def _actual(self, lease: Lease) -> int:
-        return lease.context + self.growth - lease.prefix_tokens
+        return lease.context + GROWTH - lease.prefix_tokens
 
 
 def added(before: Starts, prefix: Hashable, prefix_tokens: int) -> Iterator[tuple[Hashable, int]]:
@@ -224,18 +234,3 @@ def check_tokens(field: str, tokens: int) -> int:
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
         raise InvalidInput(field, f"{tokens!r} is no number of tokens", "use an int from 0")
     return tokens
-
-
-def check_growth(growth: int, capacity: int | None = None) -> int:
-    """A growth margin that a caller gave.
-
-    Raises:
-        InvalidInput: it is no whole number from 1, or more than all of the memory.
-    """
-    if isinstance(growth, bool) or not isinstance(growth, int) or growth < 1:
-        fix = f"use tokens that a context grows by in a call, an int from 1: {GROWTH}"
-        raise InvalidInput("growth", f"{growth!r} is no number of tokens", fix)
-    if capacity is not None and growth > capacity:
-        problem = f"{growth} tokens for one context to grow are more than the capacity ({capacity})"
-        raise InvalidInput("growth", problem, "use what a context grows by in one call")
-    return growth

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from operator import attrgetter
 
 from longthought.budgets.lease_book import Lease, LeaseBook
 from longthought.budgets.lease_queue import EVERYBODY
 from longthought.budgets.tool_waits import ToolWaits
 
-__all__ = ["least_worth_keeping", "oldest_idle"]
+__all__ = ["least_worth_keeping", "too_many"]
 
 
 def least_worth_keeping(
@@ -19,15 +19,15 @@ def least_worth_keeping(
     *,
     now: float,
     tau: float,
-    generating: float,
+    capacity: float,
     takes_from: frozenset[Hashable] | None,
 ) -> list[Lease] | None:
     """Idle leases with ``excess`` tokens of charge together, None if that many may not go.
 
     Those may that cost more to keep than to compute anew: longer than ``tau`` seconds. Of
     ``takes_from``, runs that took more than their share, all may that do not generate.
-    ``generating`` is the share of the memory that does.
     """
+    generating = sum(lease.context for lease in leases if lease.generating) / capacity
     # Nothing generates and nothing fits: any room is better than an engine that does nothing.
     price = tau if generating else 0.0
     idle = []
@@ -50,9 +50,23 @@ def least_worth_keeping(
     return None if excess > 0 and len(chosen) < len(leases) else chosen
 
 
-def oldest_idle(leases: Iterable[Lease]) -> Iterator[Lease]:
-    """The leases of branches that neither generate nor wait for a permit, oldest first."""
-    yield from sorted((lease for lease in leases if lease.idle), key=attrgetter("since"))
+def too_many(leases: LeaseBook, waits: ToolWaits, most: float, now: float) -> Iterator[Lease]:
+    """Leases that have to go, one after the other, until no more than ``most`` tokens are held.
+
+    The oldest first. Where contexts that generate lie apart nothing but those that wait needs the
+    room: whoever is expected back last goes first.
+    """
+    if leases.held <= most:
+        return
+    idle = [lease for lease in leases if lease.idle]
+    if leases.apart:
+        idle.sort(key=lambda lease: (-waits.keeping(lease, now, 1.0), lease.since))
+    else:
+        idle.sort(key=attrgetter("since"))
+    for lease in idle:
+        if leases.held <= most:
+            return
+        yield lease
 
 
 def _most_to_keep(rated: tuple[float, Lease]) -> tuple[int, float, float]:

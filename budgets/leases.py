@@ -18,7 +18,6 @@ from typing import Generic, TypeVar
 from longthought.budgets.capacity import MemoryEstimate
 from longthought.budgets.contexts import ContextCache
 from longthought.budgets.lease_book import (
-    GROWTH,
     Lease,
     LeaseBook,
     LeaseEvent,
@@ -27,7 +26,7 @@ from longthought.budgets.lease_book import (
     check_tokens,
 )
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
-from longthought.budgets.lease_victims import least_worth_keeping, oldest_idle
+from longthought.budgets.lease_victims import least_worth_keeping, too_many
 from longthought.budgets.tool_times import ToolTimes
 from longthought.budgets.tool_waits import ToolWaits
 from longthought.errors import InvalidInput
@@ -54,11 +53,13 @@ class LeaseScheduler(Generic[Ticket]):
     Args:
         slots: tickets that may hold a permit.
         capacity: tokens of context memory, None if unknown.
-        growth: tokens that a lease is charged at least for its context to grow in the next call.
         prefill_rate: tokens per second, until :meth:`first_token` has taught better.
         tool_times: what is known of tools; shared between backends. None: no prediction.
         fill: share of the capacity that leases may be charged; all of it may be where one is taken
             for a context that the cache still has.
+        apart: contexts that generate lie in memory of their own, which each slot has; the capacity
+            is for those that wait, each whole. A lease is then there to take with every permit, and
+            room is made when a branch begins to wait: whoever is expected back last has none.
         queue: who waits, where several schedulers serve one line; None: its own.
     """
 
@@ -67,10 +68,10 @@ class LeaseScheduler(Generic[Ticket]):
         slots: int,
         *,
         capacity: int | None = None,
-        growth: int = GROWTH,
         prefill_rate: float = 8000.0,
         tool_times: ToolTimes | None = None,
         fill: float = 0.83,
+        apart: bool = False,
         max_passes: int = 64,
         max_wait: float = 1800.0,
         urgent: float = 30.0,
@@ -82,8 +83,7 @@ class LeaseScheduler(Generic[Ticket]):
         self._queue = own if queue is None else queue
         self.fill, self.slots = fill, slots
         self._held: dict[Ticket, Entry[Ticket]] = {}
-        self.growth = growth
-        self._leases = LeaseBook(growth)
+        self._leases = LeaseBook(apart=apart)
         self._cache = ContextCache(_UNKNOWN)
         self._waits = ToolWaits(tool_times)
         self._memory = MemoryEstimate(capacity, prefill_rate)
@@ -172,7 +172,7 @@ class LeaseScheduler(Generic[Ticket]):
         before: Starts = (),
     ) -> bool:
         """Whether a branch has a lease, needs none, or could take one without taking any away."""
-        if self.capacity is None or self.leased(branch) or not self.leases:
+        if not self._must_fit or self.leased(branch) or not self.leases:
             return True
         need = self._leases.need(max(context, prefix_tokens), prefix, prefix_tokens, before)
         return self._leases.charged + need <= self.budget
@@ -346,6 +346,8 @@ class LeaseScheduler(Generic[Ticket]):
         lease = self._leases.get(branch)
         if lease is not None:
             lease.acting, lease.tool, lease.shape, lease.since = True, tool, shape, now
+            if self._leases.apart:
+                self._shed(now)
 
     def returned(self, branch: Hashable, now: float, *, completed: bool = True) -> None:
         """The tool of a branch has returned; one that was cut short teaches nothing."""
@@ -394,7 +396,7 @@ class LeaseScheduler(Generic[Ticket]):
 
     def next_look(self, now: float) -> float | None:
         """When to call :meth:`grant` again though nothing has happened; None: no need to."""
-        if self.capacity is None or self.in_use >= self._slots or not self.waiting:
+        if not self._must_fit or self.in_use >= self._slots or not self.waiting:
             return None
         return now + min(5.0, max(0.05, self.tau / 64))
 
@@ -418,14 +420,16 @@ class LeaseScheduler(Generic[Ticket]):
         if self.capacity is None:
             return entry.ticket
         if lease is None:
-            lease = Lease(branch, entry.run, entry.context, *entry.shared)
+            shared = (None, 0, ()) if self._leases.apart else entry.shared
+            lease = Lease(branch, entry.run, entry.context, *shared, generating=1)
             self._leases.open(lease)
             kind: LeaseChange = "resumed" if branch in self._queue.lost else "taken"
             self._queue.lost.pop(branch, None)
             self._events.append(LeaseEvent(kind, branch, now, entry.context))
         else:
-            self._leases.grow(lease, max(entry.context, lease.context if lease.generating else 0))
-        lease.generating += 1
+            longest = max(entry.context, lease.context if lease.generating else 0)
+            lease.generating += 1
+            self._leases.grow(lease, longest)
         entry.lease = lease
         return entry.ticket
 
@@ -441,15 +445,13 @@ class LeaseScheduler(Generic[Ticket]):
 
     # -- memory ------------------------------------------------------------------------------------
 
-    def _needs_lease(self, entry: Entry[Ticket]) -> bool:
-        managed = self.capacity is not None and entry.branch is not None
-        return managed and not self.leased(entry.branch)
+    @property
+    def _must_fit(self) -> bool:
+        """Whether a context needs room to generate."""
+        return self.capacity is not None and not self._leases.apart
 
-    def _generating(self) -> float:
-        """Share of the memory whose contexts generate now; infinite while there is no capacity."""
-        if self.capacity is None:
-            return math.inf
-        return sum(one.context for one in self._leases if one.generating) / self.capacity
+    def _needs_lease(self, entry: Entry[Ticket]) -> bool:
+        return self._must_fit and entry.branch is not None and not self.leased(entry.branch)
 
     def _make_room(
         self,
@@ -471,7 +473,7 @@ class LeaseScheduler(Generic[Ticket]):
             excess,
             now=now,
             tau=self.tau,
-            generating=self._generating(),
+            capacity=math.inf if everything is None else everything,
             takes_from=takes_from,
         )
         for lease in chosen or ():
@@ -479,14 +481,11 @@ class LeaseScheduler(Generic[Ticket]):
         return chosen is not None
 
     def _shed(self, now: float) -> None:
-        """Take leases away, oldest first, before contexts outgrow the memory."""
-        most = math.inf if self.capacity is None else max(_FULL, self.fill) * self.capacity
-        if self._leases.actual <= most:
-            return
-        for lease in oldest_idle(self._leases):
-            if self._leases.actual <= most:
-                return
-            self._close(lease, "shed", now)
+        """Take leases away before contexts outgrow the memory."""
+        most = self.budget * (1 if self._leases.apart else max(_FULL / self.fill, 1))
+        kind: LeaseChange = "parked" if self._leases.apart else "shed"
+        for lease in too_many(self._leases, self._waits, most, now):
+            self._close(lease, kind, now)
 
     def _close(self, lease: Lease, kind: LeaseChange, now: float) -> None:
         self._leases.close(lease)

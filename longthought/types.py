@@ -394,8 +394,9 @@ may come back) or ``ended``. ``acting``: the branch waits for a tool and has its
 class Leased(Protocol):
     """What a :class:`Model` has besides if it can keep what it computed for a branch.
 
-    For models whose memory is theirs to manage. Such a model has a ``context_capacity``, and takes
-    the :class:`Scheduling` of its calls, which names the branch.
+    For models whose memory is theirs to manage. Such a model has a ``context_capacity``: tokens of
+    contexts that do not generate (those that do have a memory of their own), each counted whole.
+    It takes the :class:`Scheduling` of its calls, which names the branch.
     """
 
     def lease_changed(self, branch: str, change: LeaseChange) -> None:

@@ -405,7 +405,6 @@ def introduce(controller: Controller, models: Iterable[Model]) -> None:
                 model.name,
                 model.slots,
                 capacity=size,
-                growth=getattr(model, "context_growth", None),
                 on_lease=getattr(model, "lease_changed", None),
             )
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from benchmarks.leases import ARMS, LONG, Conversation, Leases, engine_with, play
+from benchmarks.conversations import LONG, Conversation
+from benchmarks.leases import ARMS, Leases, engine_with, highest_rate, play
 from longthought.budgets import BranchState
 from longthought.orchestrator.models.embedded import Network
 from longthought.orchestrator.models.embedded.engine import Engine, Row, Step
@@ -16,7 +17,7 @@ from longthought.orchestrator.models.embedded.sampling import Draw
 SHAPE = Shape(vocabulary=200, positions=200, width=16, layers=1, heads=1)
 LENGTH, NEW, DRAWN = 100, 4, 10
 BYTES = 2 * 4 * SHAPE.width  # of one position
-CAPACITY = 600  # tokens: leases of two branches, but not of three
+ROOM = int(2.5 * (LENGTH + DRAWN))  # tokens: rows of two branches, but not of three
 
 
 class Clock:
@@ -32,10 +33,9 @@ class Backend:
 
     def __init__(self, **options: bool) -> None:
         network = Network.random(SHAPE, seed=3)
-        cache_bytes = int(2.5 * (LENGTH + DRAWN) * BYTES)
-        self.engine = Engine(network, slots=1, cache_bytes=cache_bytes)
+        self.engine = Engine(network, slots=1, cache_bytes=ROOM * BYTES)
         self.clock = Clock()
-        self.rows = Leases(self.engine, capacity=CAPACITY, now=self.clock, **options)
+        self.rows = Leases(self.engine, capacity=ROOM, now=self.clock, **options)
         self.tokens: dict[str, list[int]] = {}
         self.cached = 0
 
@@ -136,7 +136,7 @@ async def test_a_branch_that_has_ended_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("arm", list(ARMS))
 async def test_every_arm_generates_and_gives_all_places_back(arm: str) -> None:
-    playing = ARMS[arm](engine_with(LONG.shape, LONG.room), LONG.capacity)
+    playing = ARMS[arm](engine_with(LONG.shape, LONG.room), LONG.room)
     window = {"wait": 0.01, "warm": 0.1, "seconds": 0.3}
     found = await play(playing, LONG, branches=3, seed=0, **window)
     assert found.tokens >= 0 <= found.again <= found.known
@@ -160,3 +160,15 @@ def test_conversations_are_the_same_for_every_arm() -> None:
 
     assert drawn() == drawn()
     assert {tool for tool, _, _ in drawn()} == {"search", "tests", "build"}
+
+
+def test_the_bound_is_met_by_branches_that_are_never_held_up() -> None:
+    """Tools take 16 s and 64 tokens 1 s: each of 64 branches draws as many every 17 s."""
+    rates = {1: 64.0, 2: 128.0, 4: 256.0, 8: 512.0}  # each row as fast as one alone
+    assert round(highest_rate(rates, wait=16.0)) == round(64 * 64 / 17)
+    assert highest_rate(rates, wait=0.0) == pytest.approx(512)
+    slower = rates | {4: 200.0, 8: 300.0}  # in larger batches each row is slower
+    assert 200 < highest_rate(slower, wait=16.0) < 64 * 64 / 17
+    assert highest_rate(slower | {2: 10.0}, wait=16.0) == pytest.approx(
+        highest_rate(slower | {2: 2 / 3 * 64 + 1 / 3 * 200}, wait=16.0)
+    )  # the mean of batches of one and of four

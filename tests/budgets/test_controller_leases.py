@@ -283,37 +283,7 @@ def test_a_loop_that_is_over_is_let_go() -> None:
     assert not kept
 
 
-# -- how much a context grows, and who is told of leases -------------------------------------------
-
-
-async def test_a_lease_is_charged_what_its_backend_says_that_contexts_grow_by() -> None:
-    charged = {}
-    for growth in (None, 1, 32, 1000):
-        controller = Controller()
-        controller.backend("m", 1, capacity=10_000, growth=growth)
-        async with controller.permit("m", "a", context=100):
-            view = controller.view()["backends"]
-        assert isinstance(view, dict)
-        charged[growth] = view["m"]["charged"]
-    assert charged == {None: 356, 1: 101, 32: 132, 1000: 1100}
-
-
-@pytest.mark.parametrize("growth", [0, -1, True, 2.5, "32", 10_001])
-def test_a_growth_that_cannot_be_is_refused(growth: object) -> None:
-    controller = Controller()
-    with pytest.raises(InvalidInput, match=r"growth: .*(an int from 1|one call)"):
-        controller.backend("m", 1, capacity=10_000, growth=growth)  # type: ignore[arg-type]
-    assert not controller.knows("m")
-
-
-def test_a_growth_stays_what_it_was() -> None:
-    """Leases are charged by it already."""
-    controller = Controller()
-    controller.backend("m", 1, growth=32)
-    controller.backend("m", 2, growth=32, capacity=1000)
-    controller.backend("m", 3)
-    with pytest.raises(InvalidInput, match="growth"):
-        controller.backend("m", 4, growth=33)
+# -- who is told of leases -------------------------------------------------------------------------
 
 
 async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
@@ -323,7 +293,7 @@ async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
         told.append((branch, change))
 
     controller = Controller()
-    controller.backend("m", 2, capacity=1000, growth=32, on_lease=on_lease)
+    controller.backend("m", 2, capacity=1000, on_lease=on_lease)
     controller.backend("other", 2, capacity=1000)
 
     async def generate(branch: str, context: int) -> None:
@@ -333,7 +303,8 @@ async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
 
     await generate("a", 500)
     controller.branch("a").move(BranchState.ACTING, tool="search")
-    await generate("b", 800)  # nothing generates, and a waits: it gives its room up
+    await generate("b", 800)
+    controller.branch("b").move(BranchState.ACTING, tool="search")  # a waits longer: it gives way
     controller.branch("a").move(BranchState.READY)
     controller.branch("b").move(BranchState.PARKED)
     controller.branch("b").move(BranchState.CANCELLED)
@@ -345,9 +316,10 @@ async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
         ("a", "taken"),
         ("a", "generates"),
         ("a", "acting"),
-        ("a", "parked"),
         ("b", "taken"),
         ("b", "generates"),
+        ("a", "parked"),
+        ("b", "acting"),
         ("b", "parked"),
         ("a", "resumed"),
         ("a", "generates"),

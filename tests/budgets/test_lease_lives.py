@@ -30,6 +30,7 @@ class Lives:
             tool_times=rng.choice((None, ToolTimes())),
             max_passes=rng.randint(1, 8),
             max_wait=rng.choice((50.0, 1800.0)),
+            apart=rng.random() < 0.3,
         )
         self.state: dict[str, str] = {}
         self.contexts: dict[str, int] = {}
@@ -56,7 +57,8 @@ class Lives:
             assert scheduler.in_use <= scheduler.slots
             self.log.append(granted)
             self.state[granted] = "generating"
-            if scheduler.leased(granted) and granted not in known:
+            apart = scheduler._leases.apart
+            if not apart and scheduler.leased(granted) and granted not in known:
                 # All of the memory, for the cache may still have it.
                 most = scheduler.capacity or math.inf
                 assert scheduler.charged <= most or scheduler.leases == 1

@@ -390,9 +390,9 @@ def test_tools_side_by_side_are_learned_together() -> None:
 
 
 def test_a_memory_that_may_be_charged_in_full_sheds_nothing_before_it_is_full() -> None:
-    scheduler = memory(growth=10)
+    scheduler = memory()
     generate(scheduler, "a", 5000)
-    generate(scheduler, "b", 4800)
+    generate(scheduler, "b", 4100)
     ask(scheduler, "c", 50)
     assert scheduler.grant(1) == "c"
     assert kinds(scheduler) == [("taken", "a"), ("taken", "b"), ("taken", "c")]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies
+from longthought.budgets import BranchState
 from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.embedded import MODELS, EmbeddedModel
 from longthought.orchestrator.models.embedded.engine import Engine
@@ -131,13 +132,18 @@ async def crowded(play: Played) -> None:
 
 
 async def needed_by_another(play: Played) -> None:
-    """Somebody else needs all the room that there is, and then the cache is full of others."""
+    """Somebody else begins to wait for a tool and needs all the room that there is; then the cache
+    is full of others."""
     controller, capacity = play.workflow._shared_controller(), play.model.context_capacity
-    assert play.kept == 1
-    async with controller.permit(play.model.name, "another", context=capacity or 0):
+    another = controller.branch("another")
+    async with controller.permit(play.model.name, another, context=capacity or 0) as permit:
+        permit.used(context=capacity or 0)
         play.engine.wait_idle()
-        assert play.kept == 0
-    controller.forget(controller.branch("another"))
+        assert play.kept == 1
+    another.move(BranchState.ACTING, tool="calculator")
+    play.engine.wait_idle()
+    assert play.kept == 0
+    another.move(BranchState.DONE)
     await play.crowd()
 
 
@@ -193,8 +199,8 @@ async def test_without_leases_what_was_used_last_stays_and_the_run_is_the_same(
 
 def test_the_model_states_the_memory_that_it_has() -> None:
     one = EmbeddedModel("embedded/puzzle-large", slots=3, cache_bytes=7 * POSITION + 1)
-    assert one.context_capacity == 3 * (one.capabilities.context_window or 0) + 7
-    assert EmbeddedModel(slots=1, cache_bytes=0).context_capacity is not None
+    assert one.context_capacity == 7
+    assert EmbeddedModel(slots=1, cache_bytes=0).context_capacity == 1
     assert EmbeddedModel(context_capacity=500).context_capacity == 500
 
 

@@ -35,7 +35,6 @@ from .tasks import Task
 
 __all__ = ["EmbeddedModel"]
 
-_GROWTH = 32  # tokens that a call adds to a context at least, as a rule: a step and its result
 _TOP_UP = 32  # tokens asked for when the grant is used up: more than one attempt takes
 _SHOWN = 80  # characters of an unusable result that are shown
 
@@ -49,9 +48,10 @@ class EmbeddedModel:
     ``cache_bytes`` bounds its prefix cache. ``network`` replaces the weights of a model with one
     task (a control with random ones, a copy trained further).
 
-    The places of the batch and the prefix cache are its memory for contexts: as many tokens as they
-    hold of the task whose tokens take most, unless another ``context_capacity`` is given. Rows of a
-    branch that waits for a tool with a lease are kept; without leases those used last stay.
+    The prefix cache is its memory for contexts that do not generate: as many tokens as it holds of
+    the task whose tokens take most, unless another ``context_capacity`` is given. Those that do lie
+    in the places of the batch. Rows of a branch that waits for a tool with a lease are kept;
+    without leases those used last stay.
 
     The last user message is the question; the first task that understands it answers. The reply is
     a chain of thought; a direct answer if ``reasoning_effort`` is "none"; and if a tool
@@ -71,12 +71,12 @@ class EmbeddedModel:
         if slots < 1:
             raise InvalidInput("slots", "at least one is needed")
         self.name = name if name in MODELS else f"{ALL_TASKS}/{name}"
-        self.slots, self.context_growth = slots, _GROWTH
+        self.slots = slots
         self._weights = {weights.task.name: weights for weights in _weights(self.name, network)}
         self._tasks = [weights.task for weights in self._weights.values()]
         self._cache_bytes = cache_bytes
         shapes = [each.shape() for each in self._weights.values()]
-        held = min(slots * one.positions + cache_bytes // one.position_bytes for one in shapes)
+        held = max(1, min(cache_bytes // one.position_bytes for one in shapes))
         self.context_capacity: int | None = held if context_capacity is None else context_capacity
         self.takes_scheduling = True  # it says whose rows they are
         self._leased = LeasedRows()

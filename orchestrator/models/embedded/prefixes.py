@@ -71,7 +71,11 @@ class PrefixCache:
         return self.depth(tokens) == len(tokens)
 
     def add(self, prefix: Prefix) -> None:
-        """Store a sequence; those it extends are dropped, they are part of it."""
+        """Store a sequence; those it extends are dropped, they are part of it.
+
+        Where all others are kept it is here beyond the limit until the next one comes: whoever had
+        those kept may say that one of them goes, and keep this one.
+        """
         if not prefix.tokens or self.covers(prefix.tokens) or prefix.nbytes > self.limit_bytes:
             return
         number, self._next = self._next, self._next + 1
@@ -84,25 +88,27 @@ class PrefixCache:
         node.end = number
         self._stored[number] = prefix
         self.nbytes += prefix.nbytes
-        while self.nbytes > self.limit_bytes:
-            # There is one that is not kept: the new one, if no other.
-            self._drop(next(one for one in self._stored if one not in self._kept))
+        self._make_room(number)
 
     def keep(self, tokens: Sequence[int]) -> None:
         """Do not evict the sequence that these tokens begin with, until it comes back.
 
-        Where all is kept nothing more gets in. Nothing happens where no sequence ends within the
+        Where all that fits is kept it goes. Nothing happens where no sequence ends within the
         tokens: it was evicted, or a longer one holds its rows.
         """
         number = self._walk(tokens)[0].end
         if number is not None:
             self._kept.add(number)
+            self._make_room(number)
+            if self.nbytes > self.limit_bytes:
+                self._drop(number)
 
     def unkeep(self, tokens: Sequence[int]) -> None:
         """The sequence that these tokens begin with may be evicted again."""
         number = self._walk(tokens)[0].end
         if number is not None:
             self._kept.discard(number)
+            self._make_room()
 
     def release(self, tokens: Sequence[int]) -> bool:
         """The sequence that these tokens begin with goes first; whether it had been kept.
@@ -115,6 +121,7 @@ class PrefixCache:
         if node.end is not None and (kept or depth >= len(tokens) - 1):
             self._kept.discard(node.end)
             self._stored.move_to_end(node.end, last=False)
+            self._make_room()
         return kept
 
     def come_back(self, tokens: Sequence[int]) -> bool:
@@ -130,6 +137,15 @@ class PrefixCache:
         self._kept.clear()
         self._stored.clear()
         self.nbytes = 0
+
+    def _make_room(self, newest: int | None = None) -> None:
+        """Evict what is not kept, but for the newest, until no more is here than may be."""
+        while self.nbytes > self.limit_bytes:
+            goes = (one for one in self._stored if one != newest and one not in self._kept)
+            number = next(goes, None)
+            if number is None:
+                return
+            self._drop(number)
 
     def _walk(self, tokens: Sequence[int]) -> tuple[_Node, int]:
         node = self._root
