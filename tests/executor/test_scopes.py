@@ -76,6 +76,28 @@ async def test_what_a_branch_keeps_back_pays_for_its_answer(store: Store) -> Non
     assert (await workflow.replay(run.id)).answer == "7"
 
 
+async def test_a_branch_that_closes_leaves_what_the_run_keeps_back(store: Store) -> None:
+    """The run has too few tokens left for the branch's answer, except for its own last one."""
+    workflow = looking(
+        store,
+        script=lambda request: (
+            "The answer is 7"
+            if str(request["messages"][-1]["content"]).startswith("Give your final")
+            else says("looking " * 20, call("lookup", name=f"n{turns_of(request)}"))
+        ),
+        strategy=strategies.single(),
+        budget=Budget(tokens=580, final_answer=300),
+        branch_budget=Budget(output_tokens=150, final_answer=60),
+    )
+    run = await workflow.run("q")
+    index = Recorded.of(await store.read(run.id))
+    (place,) = index.branches
+    assert index.spent[place].tokens <= 580 - 300
+    assert run.answer == "7"
+    assert run.spent["tokens"] > 580 - 300  # so the run asked, out of what it kept
+    assert (await workflow.replay(run.id)).answer == "7"
+
+
 async def test_no_branch_has_an_answer_so_the_run_asks(sqlite_store: Store) -> None:
     workflow = looking(
         sqlite_store,
