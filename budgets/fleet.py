@@ -17,32 +17,14 @@ from typing import Any, Generic, TypeVar
 from longthought.budgets.lease_book import GROWTH, LeaseEvent, Starts, check_tokens
 from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
 from longthought.budgets.leases import LeaseScheduler
+from longthought.budgets.members import Member
 
-__all__ = ["SLACK", "Fleet", "Member"]
+__all__ = ["SLACK", "Fleet"]
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 
 SLACK = 0.5
 """How much more loaded than the least loaded an endpoint may be that holds more of a prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An endpoint as it stands now.
-
-    Attributes:
-        name: tells it from the others; empty where there is but one.
-        slots: tickets that may hold a permit for it; 0 while it takes no calls.
-        capacity: tokens of context memory, None if nobody has said.
-        lives: how often it has lost what it held.
-        back_in: seconds until it may take calls again, None if nobody knows.
-    """
-
-    name: str
-    slots: int
-    capacity: int | None = None
-    lives: int = 0
-    back_in: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +74,7 @@ class Fleet(Generic[Ticket]):
         **options: Any,
     ) -> None:
         self._queue = LeaseQueue[Ticket](max_passes, max_wait, urgent)
-        self._keeps, self.growth = keeps, growth
+        self._keeps = keeps
         self._options = {"growth": growth, **options}
         self._places: dict[str, _Place[Ticket]] = {}
         self._at: dict[Ticket, _Place[Ticket]] = {}
@@ -123,8 +105,9 @@ class Fleet(Generic[Ticket]):
     def _stands(self, member: Member, now: float) -> None:
         place = self._places.get(member.name)
         if place is None:
+            options = {**self._options, **member.lease_options()}
             scheduler = LeaseScheduler[Ticket](
-                max(1, member.slots), capacity=member.capacity, queue=self._queue, **self._options
+                max(1, member.slots), capacity=member.capacity, queue=self._queue, **options
             )
             place = self._places[member.name] = _Place(member.name, scheduler, member.lives)
         scheduler = place.scheduler
@@ -210,6 +193,11 @@ class Fleet(Generic[Ticket]):
     def leased(self, branch: Hashable) -> bool:
         """Whether a branch has a lease anywhere."""
         return self._home(branch) is not None
+
+    def home(self, branch: Hashable) -> str | None:
+        """The name of the endpoint at which a branch has its lease, None without one."""
+        home = self._home(branch)
+        return None if home is None else home.name
 
     def fits(
         self,

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longthought.budgets import Controller
-from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.fleet import Fleet
 from longthought.budgets.leases import LeaseScheduler
+from longthought.budgets.members import Member
 from longthought.errors import InvalidInput
 from tests.budgets import test_lease_lives
 
@@ -170,6 +171,13 @@ def test_what_an_endpoint_has_lost_is_not_leased_any_more() -> None:
     one.update(members(1, 1, lives=(1, 0)), 9.0)
     ask(one, "y", now=9.0)
     assert granted(one, 9.0) == {"y": "a"}
+
+
+def test_what_an_endpoint_says_of_its_leases_stands_before_what_the_fleet_says() -> None:
+    told = Member("a", 1, 1000, growth=32, prefill_rate=5.0, on_lease=lambda branch, change: None)
+    one = Fleet[str]([told, Member("b", 1, 1000)], growth=64, prefill_rate=7.0)
+    found = {name: (s.growth, s.prefill_rate, s.fill) for name, s in one.endpoints.items()}
+    assert found == {"a": (32, 5.0, 1.0), "b": (64, 7.0, 0.83)}
 
 
 def test_one_that_is_gone_leaves_when_its_last_permit_does() -> None:
