@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from longthought.budgets.lease_book import GROWTH, LeaseEvent, Starts, check_tokens
-from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
+from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look, Only
 from longthought.budgets.leases import LeaseScheduler
 from longthought.budgets.members import Member
 
@@ -316,9 +316,12 @@ class Fleet(Generic[Ticket]):
         def able(entry: Entry[Ticket]) -> bool:
             return bool(self._choices(entry, looks, now))
 
-        for entry, takes_from in self._queue.candidates(
-            now, self.slots, later, able if several else None
-        ):
+        def reach(only: Only) -> bool:
+            served = self._served(only)
+            return served is None or any(place.name in served for place in looks)
+
+        apart = (able, reach) if several else ()
+        for entry, takes_from in self._queue.candidates(now, self.slots, later, *apart):
             for place in self._ranked(entry, looks, now):
                 look = looks[place]
                 if not look.closed and place.scheduler.admits(entry, takes_from, now, look):
@@ -411,9 +414,7 @@ class Fleet(Generic[Ticket]):
         """The endpoints with a free slot that a ticket may go to now; its home alone if it can."""
         if len(self._places) == 1:
             return list(looks)
-        only = entry.only
-        if only is not None and not any(self._serves(name) for name in only):
-            only = None
+        only = self._served(entry.only)
         home = self._best_held(entry)
         if home is not None and home.open and (only is None or home.name in only):
             if home in looks:
@@ -424,9 +425,13 @@ class Fleet(Generic[Ticket]):
                 return []
         return [place for place in looks if only is None or place.name in only]
 
-    def _serves(self, name: str) -> bool:
-        place = self._places.get(name)
-        return place is not None and place.open
+    def _served(self, only: Only) -> Only:
+        """The endpoints that an entry may go to: all of them while none of its own takes calls."""
+        for name in only or ():
+            place = self._places.get(name)
+            if place is not None and place.open:
+                return only
+        return None
 
     def _ranked(
         self, entry: Entry[Ticket], looks: dict[_Place[Ticket], Look], now: float
