@@ -35,12 +35,14 @@ class Account:
     """Figures of one scope as plain lists in the order of ``KINDS``.
 
     ``waiting`` counts the waiters and ``open`` the reservations here and below; ``notify`` is
-    called after every change. ``shares`` says who shares a pool, None for all else.
+    called after every change. ``shares`` says who shares a pool, None for all else. ``inside`` is
+    true below a run, as in a search and a branch.
     """
 
     __slots__ = (
         "budget",
         "caps",
+        "inside",
         "name",
         "notify",
         "open",
@@ -50,8 +52,16 @@ class Account:
         "waiting",
     )
 
-    def __init__(self, name: str, budget: Budget, notify: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        budget: Budget,
+        notify: Callable[[], None] | None,
+        *,
+        inside: bool = False,
+    ) -> None:
         self.name = name
+        self.inside = inside
         self.notify = notify
         self.spent = [0] * len(KINDS)
         self.reserved = [0] * len(KINDS)
@@ -76,6 +86,14 @@ class Account:
                     kept, share = shares.kept(index, limit, share)
                 caps.append(Cap(index, limit, kept, share))
         self.caps = caps
+
+    def opens_to(self, caller: Account) -> bool:
+        """Whether the last answer of ``caller`` may use what is kept back here.
+
+        A scope keeps it for an answer of its own, and a pool for those of its runs: what is inside
+        a run has no part in either.
+        """
+        return self is caller or not caller.inside
 
     def move(self, reserved: Sequence[int], spent: Sequence[int]) -> None:
         """Add to what is reserved and spent; negative figures take away."""
@@ -110,6 +128,7 @@ def impossible(
     run = accounts[0]
     for account in accounts:
         spent, shares = account.spent, account.shares
+        allowance = allowance and account.opens_to(accounts[0])
         for cap in account.caps:
             wanted = need[cap.kind]
             if not wanted:

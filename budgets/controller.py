@@ -15,9 +15,10 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, TypeAlias
 
 from longthought.budgets.branch import Branch
-from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.fleet import Fleet
 from longthought.budgets.lease_book import Starts, check_slots
 from longthought.budgets.leases import LeaseScheduler
+from longthought.budgets.members import Member, OnLease
 from longthought.budgets.permit import Permit
 from longthought.budgets.tool_times import ToolTimes
 from longthought.errors import InvalidInput
@@ -28,41 +29,38 @@ __all__ = ["Backend", "Branch", "Controller", "Permit"]
 OnEvent: TypeAlias = Callable[[JSONObject], None]
 _LOG = logging.getLogger("longthought")
 
-_FILL_TOLD = 0.95
-"""Of a backend that is told whose contexts to keep. What has just been generated is not among those
-yet, and must not be lost before it is told."""
-
-OnLease: TypeAlias = Callable[[str, LeaseChange], None]
 Members: TypeAlias = Callable[[], Sequence[Member]]
 
 
 class Backend:
     """What the controller knows of one backend; for permits, not for callers.
 
-    ``on_lease`` is what is told of its leases, None where nobody cares, ``members`` says how its
-    endpoints stand now, None where there is one that is always there.
+    ``on_lease`` says by its endpoint's name what is told of a lease, where anybody cares.
+    ``members`` says how its endpoints stand now, None where there is one that is always there.
     """
 
     __slots__ = ("members", "name", "on_lease", "scheduler", "timer")
 
-    def __init__(
-        self, name: str, scheduler: Fleet[Permit], on_lease: OnLease | None = None
-    ) -> None:
-        self.name, self.scheduler, self.on_lease = name, scheduler, on_lease
+    def __init__(self, name: str, scheduler: Fleet[Permit]) -> None:
+        self.name, self.scheduler = name, scheduler
+        self.on_lease: dict[str, OnLease] = {}
         self.members: Members | None = None
         self.timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
     def look(self, now: Callable[[], float]) -> None:
         """See how the endpoints stand."""
         if self.members is not None:
-            self.scheduler.update(self.members(), now())
+            members = self.members()
+            self.on_lease |= {one.name: one.on_lease for one in members if one.on_lease is not None}
+            self.scheduler.update(members, now())
 
-    def tell(self, branch: str, change: LeaseChange) -> None:
+    def tell(self, endpoint: str, branch: str, change: LeaseChange) -> None:
         """Tell who cares what has become of a lease; a mistake of theirs holds nobody else up."""
-        if self.on_lease is None:
+        on_lease = self.on_lease.get(endpoint)
+        if on_lease is None:
             return
         try:
-            self.on_lease(branch, change)
+            on_lease(branch, change)
         except Exception:
             _LOG.exception("a lease of %s: %s could not be told", self.name, change)
 
@@ -127,13 +125,12 @@ class Controller:
         Raises:
             InvalidInput: ``slots`` or ``capacity`` is not a whole number from 1.
         """
-        member = Member("", check_slots(slots), capacity)
-        known = self._backends.get(name)
-        if known is None:
-            rate = 8000.0 if prefill_rate is None else prefill_rate
-            told = {} if on_lease is None else {"apart": True, "fill": _FILL_TOLD}
-            fleet = self._fleet(prefill_rate=rate, **told)
-            known = Backend(name, fleet, on_lease)
+        member = Member(
+            "", check_slots(slots), capacity, prefill_rate=prefill_rate, on_lease=on_lease
+        )
+        known = self._backends.get(name) or Backend(name, self._fleet())
+        if "" not in known.scheduler.endpoints:
+            known.on_lease |= {} if on_lease is None else {"": on_lease}
         known.members = None
         known.scheduler.update([member], self.now())
         self._backends[name] = known
@@ -143,11 +140,13 @@ class Controller:
         """Make a backend known that has several endpoints, or change who says how they stand.
 
         ``members`` is asked whenever a slot may be given: endpoints may come, go, be out for a
-        while, and have more slots or memory than before. Each has its own permits and leases.
+        while, and have more slots or memory than before. Each has its own permits and leases, and
+        says itself what :meth:`backend` is told of ``prefill_rate`` and ``on_lease``.
         ``keeps``: see :class:`Fleet`.
 
         Raises:
-            InvalidInput: a number of slots or a capacity is not a whole number.
+            InvalidInput: a number of slots or a capacity is not a whole number, or a
+                ``prefill_rate`` cannot be used.
         """
         known = self._backends.get(name)
         if known is None:
@@ -266,8 +265,9 @@ class Controller:
         for backend in self._backends.values():
             backend.scheduler.acting(branch.id, self.now(), tool=tool, shape=shape)
             told += self._serve(backend)  # its room may be worth more to who waits
-            if backend.scheduler.leased(branch.id):  # told after those that make room for it
-                backend.tell(branch.id, "acting")
+            home = backend.scheduler.home(branch.id)
+            if home is not None:  # told after those that make room for it
+                backend.tell(home, branch.id, "acting")
         self._emit_all(told)
 
     def returned(self, branch: Branch, completed: bool) -> None:
@@ -314,7 +314,7 @@ class Controller:
             if branch is not None and branch.log is not None:
                 where = [endpoint] if endpoint else []
                 branch.log.append([event.kind, backend.name, event.at, event.tokens, *where])
-            backend.tell(name, event.kind)
+            backend.tell(endpoint, name, event.kind)
             details: JSONObject = {
                 "backend": backend.name,
                 **({"endpoint": endpoint} if endpoint else {}),

@@ -15,34 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from longthought.budgets.lease_book import LeaseEvent, Starts, check_tokens
-from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look
+from longthought.budgets.lease_queue import EVERYBODY, Entry, LeaseQueue, Look, Only
 from longthought.budgets.leases import LeaseScheduler
+from longthought.budgets.members import Member
 
-__all__ = ["SLACK", "Fleet", "Member"]
+__all__ = ["SLACK", "Fleet"]
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 
 SLACK = 0.5
 """How much more loaded than the least loaded an endpoint may be that holds more of a prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An endpoint as it stands now.
-
-    Attributes:
-        name: tells it from the others; empty where there is but one.
-        slots: tickets that may hold a permit for it; 0 while it takes no calls.
-        capacity: tokens of context memory, None if nobody has said.
-        lives: how often it has lost what it held.
-        back_in: seconds until it may take calls again, None if nobody knows.
-    """
-
-    name: str
-    slots: int
-    capacity: int | None = None
-    lives: int = 0
-    back_in: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -121,8 +103,9 @@ class Fleet(Generic[Ticket]):
     def _stands(self, member: Member, now: float) -> None:
         place = self._places.get(member.name)
         if place is None:
+            options = {**self._options, **member.lease_options()}
             scheduler = LeaseScheduler[Ticket](
-                max(1, member.slots), capacity=member.capacity, queue=self._queue, **self._options
+                max(1, member.slots), capacity=member.capacity, queue=self._queue, **options
             )
             place = self._places[member.name] = _Place(member.name, scheduler, member.lives)
         scheduler = place.scheduler
@@ -208,6 +191,11 @@ class Fleet(Generic[Ticket]):
     def leased(self, branch: Hashable) -> bool:
         """Whether a branch has a lease anywhere."""
         return self._home(branch) is not None
+
+    def home(self, branch: Hashable) -> str | None:
+        """The name of the endpoint at which a branch has its lease, None without one."""
+        home = self._home(branch)
+        return None if home is None else home.name
 
     def fits(
         self,
@@ -326,9 +314,12 @@ class Fleet(Generic[Ticket]):
         def able(entry: Entry[Ticket]) -> bool:
             return bool(self._choices(entry, looks, now))
 
-        for entry, takes_from in self._queue.candidates(
-            now, self.slots, later, able if several else None
-        ):
+        def reach(only: Only) -> bool:
+            served = self._served(only)
+            return served is None or any(place.name in served for place in looks)
+
+        apart = (able, reach) if several else ()
+        for entry, takes_from in self._queue.candidates(now, self.slots, later, *apart):
             for place in self._ranked(entry, looks, now):
                 look = looks[place]
                 if not look.closed and place.scheduler.admits(entry, takes_from, now, look):
@@ -421,9 +412,7 @@ class Fleet(Generic[Ticket]):
         """The endpoints with a free slot that a ticket may go to now; its home alone if it can."""
         if len(self._places) == 1:
             return list(looks)
-        only = entry.only
-        if only is not None and not any(self._serves(name) for name in only):
-            only = None
+        only = self._served(entry.only)
         home = self._best_held(entry)
         if home is not None and home.open and (only is None or home.name in only):
             if home in looks:
@@ -434,9 +423,13 @@ class Fleet(Generic[Ticket]):
                 return []
         return [place for place in looks if only is None or place.name in only]
 
-    def _serves(self, name: str) -> bool:
-        place = self._places.get(name)
-        return place is not None and place.open
+    def _served(self, only: Only) -> Only:
+        """The endpoints that an entry may go to: all of them while none of its own takes calls."""
+        for name in only or ():
+            place = self._places.get(name)
+            if place is not None and place.open:
+                return only
+        return None
 
     def _ranked(
         self, entry: Entry[Ticket], looks: dict[_Place[Ticket], Look], now: float

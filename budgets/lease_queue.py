@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Generic, TypeVar
+from heapq import merge, nsmallest
+from itertools import count, islice
+from typing import Generic, TypeAlias, TypeVar
 
 from longthought.budgets.fairness import FairShares
 from longthought.budgets.lease_book import Lease, Starts, added
 from longthought.errors import InvalidInput
 
-__all__ = ["EVERYBODY", "Entry", "LeaseQueue", "Look"]
+__all__ = ["EVERYBODY", "Entry", "LeaseQueue", "Look", "Only"]
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 
@@ -24,8 +25,15 @@ _BYPASS = 8
 _SORTED = 64
 """Of so many at the front of a queue, those go first whose context the cache still has: what a
 grant costs must not depend on how many wait."""
+_LOOKED_AT = 2 * _SORTED
+"""Of so many it is found out whether they can go now: for the same reason. What keeps more than
+that from going is over soon: it is what computing their contexts elsewhere would take."""
 _QUANTUM = 32.0
 """Permits that a run or a tenant may be ahead of the one furthest behind."""
+
+
+Only: TypeAlias = frozenset[str] | None
+"""The endpoints that an entry may go to, None for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +48,7 @@ class Entry(Generic[Ticket]):
         leased: whether the branch had a lease when it came, and has it still.
         expected: tokens that the cache should have had when it was granted.
         only: the endpoints that it may go to, None for all.
+        turn: its place in its queue: greater than that of those before it.
         lease: the one that it generates with, None without.
     """
 
@@ -57,7 +66,8 @@ class Entry(Generic[Ticket]):
     expected: int = 0
     leased: bool = False
     before: Starts = ()
-    only: frozenset[str] | None = None
+    only: Only = None
+    turn: int = 0
     lease: Lease | None = None
 
     @property
@@ -94,6 +104,49 @@ class Look:
     closed: bool = False
 
 
+class Waiting(Generic[Ticket]):
+    """One of the three queues: entries in order, and apart by the endpoints that they may go to."""
+
+    __slots__ = ("_by_only", "_entries", "_turns")
+
+    def __init__(self) -> None:
+        self._entries: dict[Ticket, Entry[Ticket]] = {}
+        self._by_only: dict[Only, dict[Ticket, Entry[Ticket]]] = {}
+        self._turns = count()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._entries
+
+    def __iter__(self) -> Iterator[Entry[Ticket]]:
+        return iter(self._entries.values())
+
+    def put(self, entry: Entry[Ticket]) -> None:
+        """An entry comes last."""
+        entry.turn = next(self._turns)
+        self._entries[entry.ticket] = entry
+        self._by_only.setdefault(entry.only, {})[entry.ticket] = entry
+
+    def take(self, ticket: Ticket) -> Entry[Ticket] | None:
+        """Take an entry out; None if it is not here."""
+        entry = self._entries.pop(ticket, None)
+        if entry is not None:
+            alike = self._by_only[entry.only]
+            del alike[ticket]
+            if not alike:
+                del self._by_only[entry.only]
+        return entry
+
+    def within(self, reach: Callable[[Only], bool] | None) -> Iterator[Entry[Ticket]]:
+        """Those whose endpoints are within reach, in order; all if nobody says what that is."""
+        if reach is None:
+            return iter(self)
+        alike = [entries.values() for only, entries in self._by_only.items() if reach(only)]
+        return merge(*alike, key=_turn)
+
+
 class LeaseQueue(Generic[Ticket]):
     """Three queues: resumed with a lease, resumed without, new; first come first served in each.
 
@@ -114,7 +167,7 @@ class LeaseQueue(Generic[Ticket]):
             raise InvalidInput("urgent", f"{urgent} is negative", "use seconds: 30")
         self.max_passes, self.max_wait, self.urgent = max_passes, max_wait, urgent
         self.runs, self.tenants = FairShares(_QUANTUM), FairShares(_QUANTUM)
-        self._queues: tuple[dict[Ticket, Entry[Ticket]], ...] = ({}, {}, {})
+        self._queues = tuple(Waiting[Ticket]() for _ in (_LEASED, _PARKED, _NEW))
         self._due: dict[Ticket, Entry[Ticket]] = {}
         self.lost: dict[Hashable, None] = {}
         self._passes = 0
@@ -133,7 +186,7 @@ class LeaseQueue(Generic[Ticket]):
 
     def add(self, entry: Entry[Ticket]) -> None:
         """Put an entry at the end of its queue."""
-        self._queues[_kind(entry)][entry.ticket] = entry
+        self._queues[_kind(entry)].put(entry)
         if entry.deadline is not None:
             self._due[entry.ticket] = entry
         self.runs.join(entry.run)
@@ -142,7 +195,7 @@ class LeaseQueue(Generic[Ticket]):
     def remove(self, ticket: Ticket) -> Entry[Ticket] | None:
         """Take an entry out; None if it does not wait. It still counts among its run's."""
         for queue in self._queues:
-            entry = queue.pop(ticket, None)
+            entry = queue.take(ticket)
             if entry is not None:
                 self._due.pop(ticket, None)
                 return entry
@@ -164,15 +217,16 @@ class LeaseQueue(Generic[Ticket]):
     def demote(self, branch: Hashable) -> None:
         """A branch lost its lease while it waited."""
         leased = self._queues[_LEASED]
-        for ticket in [one for one, entry in leased.items() if entry.branch == branch]:
-            entry = self._queues[_PARKED][ticket] = leased.pop(ticket)
+        for entry in [one for one in leased if one.branch == branch]:
+            leased.take(entry.ticket)
             entry.leased = False
+            self._queues[_PARKED].put(entry)
 
     def forget(self, branch: Hashable) -> None:
         """A branch has ended; what still waits for it asks for a permit alone."""
         self.lost.pop(branch, None)
         for queue in self._queues:
-            for entry in queue.values():
+            for entry in queue:
                 if entry.branch == branch:
                     entry.branch, entry.leased = None, False
 
@@ -182,50 +236,60 @@ class LeaseQueue(Generic[Ticket]):
         slots: int,
         later: Callable[[Entry[Ticket]], bool],
         able: Callable[[Entry[Ticket]], bool] | None = None,
+        reach: Callable[[Only], bool] | None = None,
     ) -> Iterator[tuple[Entry[Ticket], frozenset[Hashable] | None]]:
         """Entries in order, each with the runs whose leases it may take: None for nobody's.
 
         Of resumed ones near the front those go last that ``later`` says so of: what the cache still
-        has is worth more. Who is not ``able`` to go now keeps nobody from the front. The same entry
-        may come twice.
+        has is worth more. Who is not ``able`` to go now keeps nobody from the front; it is asked of
+        the first _LOOKED_AT of those alone whose endpoints are within ``reach``. The same entry may
+        come twice.
         """
         waiting = [queue for queue in self._queues if queue]
-        heads = [next(iter(queue.values())) for queue in waiting]
+        heads = [next(iter(queue)) for queue in waiting]
         # Not all the time: where everybody waits too long, all would take from all.
         owed = EVERYBODY if self._ordinary >= slots else None
         for entry in sorted(heads, key=_since):
             if now - entry.since > self.max_wait:
                 yield entry, owed
-        for entry in self._urgent(now):
+        for entry in self._urgent(now, reach):
             yield entry, None
         if self._passes >= self.max_passes and self._queues[_NEW]:
-            yield next(iter(self._queues[_NEW].values())), None
+            yield next(iter(self._queues[_NEW])), None
         runs, tenants = self.runs.ahead(), self.tenants.ahead()
         if runs or tenants:
             for queue in waiting:
                 behind = (
                     one
-                    for one in queue.values()
-                    if one.run not in runs
-                    and one.tenant not in tenants
-                    and (able is None or able(one))
+                    for one in queue.within(reach)
+                    if one.run not in runs and one.tenant not in tenants
                 )
-                yield from [(entry, frozenset(runs)) for entry in _first(behind)]
+                yield from [(entry, frozenset(runs)) for entry in _first(_able(behind, able))]
         for queue in waiting:
-            entries: Iterable[Entry[Ticket]] = queue.values()
-            if able is not None:
-                entries = filter(able, entries)
+            entries = _able(queue.within(reach), able)
             if queue is not self._queues[_NEW]:
                 entries = sorted(islice(entries, _SORTED), key=later)
             yield from [(entry, None) for entry in _first(entries)]
 
-    def _urgent(self, now: float) -> list[Entry[Ticket]]:
+    def _urgent(self, now: float, reach: Callable[[Only], bool] | None) -> list[Entry[Ticket]]:
         due = [
             (entry.deadline, _kind(entry), place, entry)
             for place, entry in enumerate(self._due.values())
-            if entry.deadline is not None and 0 <= entry.deadline - now <= self.urgent
+            if entry.deadline is not None
+            and 0 <= entry.deadline - now <= self.urgent
+            and (reach is None or reach(entry.only))
         ]
-        return [entry for _, _, _, entry in sorted(due, key=_deadline)]
+        return [entry for _, _, _, entry in nsmallest(_LOOKED_AT, due, key=_deadline)]
+
+
+def _able(
+    entries: Iterable[Entry[Ticket]], able: Callable[[Entry[Ticket]], bool] | None
+) -> Iterable[Entry[Ticket]]:
+    return entries if able is None else filter(able, islice(entries, _LOOKED_AT))
+
+
+def _turn(entry: Entry[Ticket]) -> int:
+    return entry.turn
 
 
 def _since(entry: Entry[Ticket]) -> float:

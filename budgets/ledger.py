@@ -37,7 +37,8 @@ class Scope:
     Attributes:
         name: how errors and views call this scope.
         parent: the scope above, None at the top.
-        level: what errors call it in place of its name, if that is given: ``branch``.
+        level: what errors call it in place of its name, if that is given: ``branch``. One with a
+            parent whose level is not ``run`` is inside a run.
         accounts: the figures of this scope and then of those above; for the ledger itself.
     """
 
@@ -56,7 +57,9 @@ class Scope:
         self.name = name
         self.parent = parent
         self.level = level
-        own = self._account(Account(level or name, budget or _NO_BUDGET, on_change))
+        inside = parent is not None and level != "run"
+        account = Account(level or name, budget or _NO_BUDGET, on_change, inside=inside)
+        own = self._account(account)
         if spent is not None:
             own.move(_NOTHING, spent.vector)
         self.accounts: tuple[Account, ...] = (own, *(parent.accounts if parent else ()))
@@ -160,15 +163,14 @@ class Scope:
         """How much of a kind could be reserved at this moment, all scopes above considered.
 
         Money in nano-dollars. None means without limit. Only with ``allowance`` does it include
-        what is kept back for the final answer.
+        what this scope keeps back for a last answer of its own.
         """
         index = KINDS.index(kind)
-        free = [
-            cap.open_to(allowance) - account.spent[index] - account.reserved[index]
-            for account in self.accounts
-            for cap in account.caps
-            if cap.kind == index
-        ]
+        free = []
+        for account in self.accounts:
+            allowance = allowance and account.opens_to(self.accounts[0])
+            used = account.spent[index] + account.reserved[index]
+            free += [cap.open_to(allowance) - used for cap in account.caps if cap.kind == index]
         return max(0, min(free)) if free else None
 
     def view(self) -> JSONObject:
@@ -203,7 +205,8 @@ class Scope:
         """Reserve now or not at all.
 
         None means: not now, but perhaps when outstanding reservations have settled, or somebody who
-        came earlier waits for the same. ``allowance`` opens what is kept for the final answer.
+        came earlier waits for the same. ``allowance`` opens what is kept for the last answer of
+        this scope: what it keeps itself, and if it is a run what those above keep for it.
 
         Raises:
             BudgetExhausted: it could never fit, whatever comes back.
@@ -347,9 +350,7 @@ class Scope:
         """Take of what the pools above keep for the run's last answer, or give it back."""
         run = self.accounts[0]
         for account in self.accounts:
-            if account.shares is None:
-                run = account
-            else:
+            if account.shares is not None and account.opens_to(run):
                 account.shares.drew(run, amount)
 
     def _book(

@@ -87,6 +87,7 @@ class Wish:
         run = member = accounts[0]
         for account in accounts:
             shares = account.shares
+            allowance = allowance and account.opens_to(accounts[0])
             for cap in account.caps:
                 kind = cap.kind
                 if shares is None:
@@ -118,6 +119,7 @@ class Wish:
         thought = high[_THINKING]
         for place, account in enumerate(accounts):
             shares = account.shares
+            allowance = allowance and account.opens_to(accounts[0])
             if shares is None:
                 crowd = account.waiting - me + 1
             elif account.caps:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from longthought.budgets import Branch as Slot
 from longthought.budgets import Scope
 from longthought.orchestrator.seats import Seat
-from longthought.orchestrator.strategies.policy import Ask, Outcome
+from longthought.orchestrator.strategies.policy import Ask, Outcome, Pick
 from longthought.types import JSON, Candidate, JSONObject, Message, Model, Sampling, Verdict
 
 if TYPE_CHECKING:
     from longthought.orchestrator.effects.early_starts import EarlyStarts
 
-__all__ = ["Branch", "Decided"]
+__all__ = ["Branch", "Decided", "named_by_limit"]
 
 
 @dataclass(slots=True)
@@ -65,6 +65,9 @@ class Branch:
     """Tools that were started before the reply that asks for them had ended."""
     status: str = "new"
     reason: str = ""
+    cut: str = ""
+    """The limit of its own that cut it short (``branch.tokens``), whether or not it then gave an
+    answer out of what that keeps back; empty if none did."""
     task: Any = None
     """The asyncio task, for cancelling."""
 
@@ -88,3 +91,14 @@ class Branch:
         if self.reason:
             outcome["reason"] = self.reason
         return outcome
+
+
+def named_by_limit(pick: Pick, branches: Iterable[Branch]) -> Pick:
+    """A pick among all samples; where limits of their own cut short every one, it says which.
+
+    That is the first one's, in the order in which they were asked for.
+    """
+    cuts = [branch.cut for branch in branches]
+    if pick.stop_reason != "all_samples" or not cuts or not all(cuts):
+        return pick
+    return replace(pick, stop_reason=cuts[0])

@@ -335,6 +335,9 @@ class Attempt:
             outcome.pop("error", None)
         if "unfinished" not in recorded and outcome.pop("unfinished", False):
             outcome["status"] = recorded.get("status")  # once such an end passed for a whole one
+        named = str(outcome["stop_reason"]).startswith("branch.")
+        if named and recorded.get("stop_reason") == "all_samples":  # once it was not named
+            outcome |= {name: recorded.get(name) for name in ("stop_reason", "status")}
         difference = describe_change(recorded, outcome)
         if difference:
             raise Diverged("run_ended", difference)

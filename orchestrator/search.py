@@ -26,7 +26,7 @@ from longthought.errors import (
 )
 from longthought.orchestrator.best import note_search, show_best
 from longthought.orchestrator.branch_runs import RunBranch, ended_by_limit, new_branch, run_to_end
-from longthought.orchestrator.branches import Branch
+from longthought.orchestrator.branches import Branch, named_by_limit
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import Session
 from longthought.orchestrator.strategies.guarded import GuardedPolicy
@@ -115,7 +115,7 @@ class Search:
         with self.session.places.enter_at(self.place):
             try:
                 pick = await self._fed_by_recording() or await self._fed_live()
-                self.pick = pick
+                self.pick = pick = named_by_limit(pick, self.branches.values())
                 await self._cancel_rest()
             except BaseException:
                 await self._stop_all()

@@ -68,6 +68,8 @@ class Waker:
         self._suspect = ""
         """The run in hand that may have ended a process before: one at a time, so that those which
         died beside it get through without it."""
+        self._looked_at = 0.0
+        """When it looked last for what is due, seconds since the epoch."""
         self._stopped = asyncio.Event()
         self._heard = asyncio.Event()
         self._failure: BaseException | None = None
@@ -79,8 +81,8 @@ class Waker:
     async def run(self, every: float | None = None) -> None:
         """Wake all that is due; with ``every`` (seconds) look again that often until stopped.
 
-        Signals that the store hears of are looked after at once. A waker that is cancelled gives
-        the runs it has in hand back: they stay due.
+        Signals that the store hears of are looked after at once, timers when they are over. A waker
+        that is cancelled gives the runs it has in hand back: they stay due.
 
         Raises:
             StorageError: the store cannot be read.
@@ -101,7 +103,7 @@ class Waker:
                 if not self._running and not due and every is None:
                     return
                 full = len(self._running) >= self.at_once
-                pause = None if full else every
+                pause = None if full or every is None else await self._pause(every)
                 if self._running or pause is not None:
                     waited = {*self._running.values(), stopped, *([] if full else [heard])}
                     await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +115,11 @@ class Waker:
             await self._give_back()
         if self._failure is not None:
             raise self._failure
+
+    async def _pause(self, every: float) -> float:
+        """Seconds until the next look: until the next timer is over, if that is sooner."""
+        timer = await self.store.next_timer(after=self._looked_at, workflow=self.workflow)
+        return every if timer is None else min(every, max(0.0, timer - time.time()))
 
     def _over(self) -> bool:
         return self._stopped.is_set() or self._left == 0
@@ -130,7 +137,8 @@ class Waker:
     async def _due(self) -> list[DueRow]:
         # those in hand and those refused may stand in the way of others
         most = _BACKLOG + len(self._running) + len(self._refused)
-        rows = await self.store.due(workflow=self.workflow, limit=most, now=time.time())
+        self._looked_at = time.time()
+        rows = await self.store.due(workflow=self.workflow, limit=most, now=self._looked_at)
         return [
             row
             for row in rows

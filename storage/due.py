@@ -15,7 +15,7 @@ from longthought.storage.rows import LISTED, RunRow
 from longthought.storage.tables import runs, signals
 from longthought.types import JSONObject
 
-__all__ = ["DueRow", "find_due"]
+__all__ = ["DueRow", "find_due", "find_next_timer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,14 @@ def find_due(
             rows = [DueRow(*row) for row in connection.execute(query.limit(limit))]
             found.update((row.id, row) for row in rows if row.id not in found)
     return list(found.values())[:limit]
+
+
+def find_next_timer(connection: sa.Connection, after: float, workflow: str | None) -> float | None:
+    """See :meth:`Store.next_timer`."""
+    later = runs.c.wake_at > sa.literal(after, sa.Double)
+    query = sa.select(sa.func.min(runs.c.wake_at)).where(runs.c.status == "parked", later)
+    found: float | None = connection.execute(_of(query, workflow)).scalar()
+    return found
 
 
 def _without_a_driver(

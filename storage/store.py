@@ -26,7 +26,7 @@ from longthought.errors import (
 from longthought.storage import checkpoints, deletion
 from longthought.storage.database import Database, migrate, notify, open_database
 from longthought.storage.digests import canonical, new_run_key
-from longthought.storage.due import DueRow, find_due
+from longthought.storage.due import DueRow, find_due, find_next_timer
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
@@ -327,6 +327,10 @@ class Store:
         """
         at, clock = time.time() if now is None else now, self._now()
         return await self.database.read(lambda c: find_due(c, clock, at, workflow, limit))
+
+    async def next_timer(self, *, after: float, workflow: str | None = None) -> float | None:
+        """When the next timer of a parked run is over (seconds since the epoch), None without."""
+        return await self.database.read(lambda c: find_next_timer(c, after, workflow))
 
     async def tool_runs(self, workflow: str, tools: Collection[str]) -> list[ToolRun]:
         """How long these tools took when a workflow called them last, the oldest call first."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from longthought.storage import Store
@@ -30,6 +31,10 @@ if str(ROOT) not in sys.path:  # `benchmarks` stands beside the tests and is not
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: programs under test would inherit deafness to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What an example takes depends on what else the machine does: no figure in seconds is a test.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 SERVER = sa.make_url(
     os.environ.get("LONGTHOUGHT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")

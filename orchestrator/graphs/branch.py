@@ -237,7 +237,10 @@ async def run_branch(ctx: Context, branch: Branch) -> None:
     try:
         await _branch_walk().run(state, ctx, limit=limit)
     except BudgetExhausted as error:
-        if error.scope != "branch" or not await _closed(ctx, branch):
+        if error.scope != "branch":
+            raise
+        branch.cut = error.reason
+        if not await _closed(ctx, branch):
             raise
     finally:
         if branch.early is not None:

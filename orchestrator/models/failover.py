@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Literal, cast
 
-from longthought.budgets.fleet import Member
+from longthought.budgets.members import Member
 from longthought.errors import BackendError, InvalidInput
 from longthought.orchestrator.models.endpoints import TURN, Endpoint, EndpointTurn, Placing
 from longthought.orchestrator.models.placement import Held, Holdings, ranked
@@ -200,6 +200,7 @@ class Failover:
             _capacity(endpoint.model) if self.keeps_contexts else None,
             endpoint.lives,
             None if slots else wait,
+            on_lease=getattr(endpoint.model, "lease_changed", None),
         )
 
     # -- for turns; not for callers ---------------------------------------------------------------

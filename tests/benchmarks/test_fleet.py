@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.agents import Turn, Workload, workload
 from benchmarks.virtual_engine import EngineRates, Request, VirtualEngine
-from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.fleet import Fleet
+from longthought.budgets.members import Member
 from longthought.budgets.tool_times import ToolTimes
 
 STEP = 0.1

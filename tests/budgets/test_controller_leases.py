@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
 
 from longthought.budgets import BranchState, Controller
+from longthought.budgets.members import Member
 from longthought.errors import InvalidInput
 from longthought.types import JSONObject, LeaseChange
 
@@ -325,6 +327,44 @@ async def test_who_cares_for_leases_is_told_of_each_in_order() -> None:
         ("a", "generates"),
         ("a", "acting"),
         ("a", "ended"),
+    ]
+
+
+async def test_each_endpoint_is_told_of_its_own_leases() -> None:
+    told: list[tuple[str, str, str]] = []
+
+    def listener(name: str) -> Callable[[str, LeaseChange], None]:
+        return lambda branch, change: told.append((name, branch, change))
+
+    slots = {"a": 1, "b": 1}
+
+    def members() -> list[Member]:
+        first = Member("a", slots["a"], 1000, on_lease=listener("a"))
+        return [first, Member("b", slots["b"], 1000)]
+
+    controller = Controller()
+    controller.endpoints("m", members)
+
+    async def generate(branch: str, context: int) -> None:
+        async with controller.permit("m", branch, context=context) as permit:
+            permit.used(context=context)
+
+    await generate("x", 900)
+    controller.branch("x").move(BranchState.ACTING, tool="search")
+    controller.branch("x").move(BranchState.READY)
+    slots["a"] = 0
+    await generate("x", 500)
+    controller.branch("x").move(BranchState.ACTING, tool="search")  # at b, which nobody hears of
+    controller.branch("x").move(BranchState.DONE)
+    slots["a"] = 1
+    await generate("y", 900)
+    controller.branch("y").move(BranchState.DONE)
+    assert told == [
+        ("a", "x", "taken"),
+        ("a", "x", "acting"),
+        ("a", "x", "parked"),
+        ("a", "y", "taken"),
+        ("a", "y", "ended"),
     ]
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longthought.budgets import Controller
-from longthought.budgets.fleet import Fleet, Member
+from longthought.budgets.fleet import Fleet
 from longthought.budgets.leases import LeaseScheduler
+from longthought.budgets.members import Member
 from longthought.errors import InvalidInput
 from tests.budgets import test_lease_lives
 
@@ -172,6 +173,13 @@ def test_what_an_endpoint_has_lost_is_not_leased_any_more() -> None:
     assert granted(one, 9.0) == {"y": "a"}
 
 
+def test_what_an_endpoint_says_of_its_leases_stands_before_what_the_fleet_says() -> None:
+    told = Member("a", 1, 1000, prefill_rate=5.0, on_lease=lambda branch, change: None)
+    one = Fleet[str]([told, Member("b", 1, 1000)], prefill_rate=7.0)
+    found = {name: (s.prefill_rate, s.fill) for name, s in one.endpoints.items()}
+    assert found == {"a": (5.0, 0.95), "b": (7.0, 0.83)}
+
+
 def test_one_that_is_gone_leaves_when_its_last_permit_does() -> None:
     one = fleet(1, 1)
     ask(one, "x")
@@ -208,6 +216,74 @@ def test_a_backend_of_one_endpoint_is_never_out(slots: Any) -> None:
         controller.backend("m", slots)
     with pytest.raises(InvalidInput, match="backend"):
         controller.in_use("m")
+
+
+# -- what a grant costs -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tickets of which it was found out where they could go, in that order."""
+    found: list[str] = []
+    choices = Fleet._choices
+
+    def counted(self: Any, entry: Any, *rest: Any) -> Any:
+        found.append(entry.ticket)
+        return choices(self, entry, *rest)
+
+    monkeypatch.setattr(Fleet, "_choices", counted)
+    return found
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+@pytest.mark.parametrize("deadline", [None, 20.0])
+def test_who_may_only_go_where_it_is_full_is_not_looked_at(
+    looked_at: list[str], resumed: bool, deadline: float | None
+) -> None:
+    one = fleet(1, 2)
+    ask(one, "first", only=["a"])
+    assert granted(one) == {"first": "a"}
+    for number in range(2000):
+        ask(one, f"x{number}", only=["a"], resumed=resumed, deadline=deadline)
+    ask(one, "last", only=["b"])
+    ask(one, "other", only=["a", "b"])
+    looked_at.clear()
+    assert granted(one) == {"last": "b", "other": "b"}
+    assert len(looked_at) <= 20, "a few for each grant, whoever waits"
+
+
+def test_those_who_can_go_keep_their_order_wherever_else_they_may_go() -> None:
+    one = fleet(1, 1, capacity=None)
+    ask(one, "first", only=["a"])
+    assert granted(one) == {"first": "a"}
+    ways: list[list[str] | None] = [["b"], ["a", "b"], ["a"], None]
+    for number in range(24):
+        ask(one, f"x{number}", only=ways[number * 7 % 4])
+    order = []
+    while found := granted(one):
+        [(ticket, place)] = found.items()
+        assert place == "b"
+        order.append(int(ticket[1:]))
+        one.release(ticket)
+    assert order == [number for number in range(24) if number * 7 % 4 != 2]
+
+
+def test_of_those_that_wait_for_their_context_a_bounded_number_is_looked_at(
+    looked_at: list[str],
+) -> None:
+    one = fleet(1, 1, capacity=None, prefill_rate=1000.0)
+    for number in range(2000):
+        one.update(members(1, 0, capacity=None), 0.0)
+        assert served(one, f"x{number}") == "a"
+    one.update(members(1, 1, capacity=None), 0.0)
+    ask(one, "first", only=["a"])
+    assert granted(one) == {"first": "a"}
+    for number in range(2000):
+        ask(one, f"x{number}", resumed=True)
+    looked_at.clear()
+    assert granted(one) == {}
+    assert 0 < len(looked_at) <= 200
+    assert one.next_look(0.0) == 3.0  # when the first of them has waited long enough
 
 
 # -- a fleet of one -----------------------------------------------------------------------------

@@ -23,14 +23,14 @@ class Lives:
 
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
-        self.now = 0.0
+        self.now, self.apart = 0.0, rng.random() < 0.3
         self.scheduler = LeaseScheduler[str](
             rng.randint(1, 6),
             capacity=rng.choice((None, 5_000, 40_000, 200_000)),
             tool_times=rng.choice((None, ToolTimes())),
             max_passes=rng.randint(1, 8),
             max_wait=rng.choice((50.0, 1800.0)),
-            apart=rng.random() < 0.3,
+            apart=self.apart,
         )
         self.state: dict[str, str] = {}
         self.contexts: dict[str, int] = {}
@@ -57,8 +57,7 @@ class Lives:
             assert scheduler.in_use <= scheduler.slots
             self.log.append(granted)
             self.state[granted] = "generating"
-            apart = scheduler._leases.apart
-            if not apart and scheduler.leased(granted) and granted not in known:
+            if not self.apart and scheduler.leased(granted) and granted not in known:
                 # All of the memory, for the cache may still have it.
                 most = scheduler.capacity or math.inf
                 assert scheduler.charged <= most or scheduler.leases == 1

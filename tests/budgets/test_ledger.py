@@ -83,6 +83,21 @@ def test_the_final_answer_has_what_was_kept_back() -> None:
     assert run.spent == tokens(1000)
 
 
+def test_a_last_answer_has_what_its_own_scope_keeps_and_no_more() -> None:
+    run = Scope("run", Budget(tokens=1000, final_answer=300))
+    search = run.child("search", level="search")
+    branch = search.child("b", Budget(tokens=800, final_answer=200), level="branch")
+    take(branch, 600).settle(tokens(600))
+    assert (branch.remaining("tokens"), branch.remaining("tokens", allowance=True)) == (0, 100)
+    last = branch.try_reserve(tokens(60), allowance=True)  # 200 are its own, 100 the run can spare
+    assert last is not None
+    assert last.top_up(tokens(140)) == tokens(40)
+    last.forfeit()
+    with pytest.raises(BudgetExhausted, match="limit of run"):
+        branch.try_reserve(tokens(1), allowance=True)
+    assert run.try_reserve(tokens(300), allowance=True) is not None
+
+
 def test_a_kind_that_is_used_up_does_not_block_others() -> None:
     run = Scope("run", Budget(tool_calls=0, tokens=10, final_answer=0))
     take(run, 5)

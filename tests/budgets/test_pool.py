@@ -175,6 +175,18 @@ async def test_each_run_has_its_own_part_for_a_last_answer() -> None:
     assert not pool.overrun
 
 
+def test_a_branch_has_no_part_in_what_a_pool_keeps_for_its_run() -> None:
+    pool = Pool("batch", Budget(tokens=1_000, final_answer=50))
+    run = begun(pool.child("small"), "run")
+    branch = run.child("b", Budget(tokens=980, final_answer=60), level="branch")
+    branch.charge(tokens(940))
+    with pytest.raises(BudgetExhausted, match="limit of batch"):
+        branch.try_reserve(tokens(20), allowance=True)
+    held = branch.try_reserve(tokens(10), allowance=True)
+    assert held is not None
+    assert run.try_reserve(tokens(50), allowance=True) is not None
+
+
 def test_a_tenth_is_kept_for_all_unless_it_is_stated() -> None:
     pool = Pool("batch", Budget(tokens=1_000))
     runs = [begun(pool, f"run {n}") for n in range(16)]

@@ -339,7 +339,7 @@ class BadParent:
 @pytest.mark.parametrize("what", ["parent", "model", "newline", "state", "tell"])
 async def test_a_policy_with_a_mistake_is_named(sqlite_store: Store, what: str) -> None:
     workflow = looking(sqlite_store, script=seven, tools=[], strategy=BadParent(what))
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(60):
         try:
             result = await workflow.run("q")
             text = str(result.error)
@@ -351,10 +351,13 @@ async def test_a_policy_with_a_mistake_is_named(sqlite_store: Store, what: str) 
 async def test_a_paid_tool_beside_a_slow_one_frees_nothing_before_it_is_on_record(
     sqlite_store: Store,
 ) -> None:
-    """s0: a paid call (1 dollar reserved, 1 cent used) beside a slow one. s1 then pays as well."""
+    """s0: a paid call (1 dollar reserved, 1 cent used) beside a slow one. s1 then pays as well.
+
+    It waits, since what s0's call did not use is held until its result is on record.
+    """
     from longthought.orchestrator.recorded import Recorded
 
-    reached, hold = asyncio.Event(), asyncio.Event()
+    used, reached, hold = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @tool(effect="read", cost_usd=1.0)
     async def paid(name: str) -> ToolResult:
@@ -366,6 +369,7 @@ async def test_a_paid_tool_beside_a_slow_one_frees_nothing_before_it_is_on_recor
         if name == "1":
             reached.set()
             await hold.wait()
+        used.set()
         return ToolResult("ok", "fine", cost_usd=0.01)
 
     @tool(effect="read")
@@ -381,7 +385,8 @@ async def test_a_paid_tool_beside_a_slow_one_frees_nothing_before_it_is_on_recor
     async def script(request: Any) -> Any:
         seed = request["sampling"]["seed"]
         if turns_of(request) == 0:
-            await asyncio.sleep(0.1 * seed)
+            if seed == 1:
+                await used.wait()
             calls = [call("paid", name=str(seed))]
             return says("x", *calls, *([call("slow", name="x")] if seed == 0 else []))
         return "The answer is 7"
@@ -393,12 +398,12 @@ async def test_a_paid_tool_beside_a_slow_one_frees_nothing_before_it_is_on_recor
         strategy=strategies.sample(2),
         budget=Budget(usd=1.5, final_answer=0),
     )
-    task = asyncio.create_task(workflow.run("q", run_id="r"))
-    arrived = asyncio.create_task(reached.wait())
-    await asyncio.wait([arrived], timeout=1)
+    run = await workflow.start("q", run_id="r")
+    while not (reached.is_set() or run.view()["scopes"].get("waiting")):
+        await asyncio.sleep(0.001)
     charged = Recorded.of(await sqlite_store.read("r")).charged  # the process dies here
     hold.set()
-    await task
+    await run.result()
     assert charged.usd <= 1.5
 
 

@@ -17,8 +17,9 @@ from longthought.orchestrator import runs
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.openai import OpenAIModel
 from longthought.orchestrator.models.scripted import ScriptedModel, call, rng, says
-from longthought.types import Capabilities, Grant, ModelReply, ModelRequest
+from longthought.types import Capabilities, Grant, JSONObject, ModelReply, ModelRequest
 from tests.executor.workflows import add
+from tests.moved_time import MovedTime
 
 AT_ONCE = Retry(attempts=3, base=0.0, cap=0.0)
 
@@ -250,9 +251,16 @@ async def test_an_exhausted_run_goes_on_with_a_raised_budget(
 
 
 async def test_at_the_wall_limit_the_best_answer_is_there(
-    sqlite_store: Store, scopes: list[Scope]
+    sqlite_store: Store, scopes: list[Scope], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    time, ended = MovedTime(monkeypatch), list[str]()
     never = asyncio.Event()
+
+    def passes(event: JSONObject) -> None:
+        """The limit passes when the third has answered."""
+        if event["event"] == "branch_ended":
+            ended.append(event["branch"])
+            time.ahead = 100.0 if len(ended) == 3 else time.ahead
 
     async def some_hang(request: ModelRequest) -> str:
         if request["sampling"]["seed"] >= 3:
@@ -264,10 +272,10 @@ async def test_at_the_wall_limit_the_best_answer_is_there(
         model=ScriptedModel(some_hang),
         answer=answers.number(),
         strategy=strategies.sample(6),
-        budget=Budget(wall=0.4, tokens=10_000),
+        budget=Budget(wall=100, tokens=10_000),
         store=sqlite_store,
     )
-    result = await workflow.run("What is it?")
+    result = await workflow.run("What is it?", watch=passes)
     assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "7")
     assert result.support["samples"] == 3
     nothing_is_held(workflow, scopes)

@@ -18,6 +18,7 @@ import pytest
 
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import BranchState
+from longthought.orchestrator.models import Failover
 from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.embedded import MODELS, EmbeddedModel
 from longthought.orchestrator.models.embedded.engine import Engine
@@ -195,6 +196,52 @@ async def test_without_leases_what_was_used_last_stays_and_the_run_is_the_same(
             assert (replay.model_calls, replay.answer) == (0, run.answer)
     assert asked[0] == asked[1]
     assert lost[0] == 0 < lost[1]
+
+
+async def test_of_several_endpoints_each_keeps_the_rows_of_its_own_branches(store: Store) -> None:
+    """Two engines are one model; what a branch has computed is kept by the one that computed it."""
+    options: Any = {"slots": 1, "cache_bytes": ROWS * LENGTH * POSITION}
+    models = [EmbeddedModel("embedded/puzzle-large", **options) for _ in range(2)]
+    both: list[list[int]] = []
+    acting = 0
+
+    def kept() -> list[int]:
+        for one in models:
+            one.engine_of("puzzles").wait_idle()
+        return [len(one.engine_of("puzzles").prefixes._kept) for one in models]
+
+    @tool(name="calculator", effect="read")
+    async def calculator(expression: str) -> str:
+        """Calculate.
+
+        Args:
+            expression: what.
+        """
+        nonlocal acting
+        acting += 1
+        if acting == 2:  # both branches wait for a tool now
+            both.append(kept())
+            met.set()
+        await met.wait()
+        return exact_text(evaluate(expression))
+
+    met = asyncio.Event()
+    workflow = Workflow(
+        "endpoints",
+        model=Failover(models),
+        tools=[calculator],
+        answer=answers.puzzle(),
+        strategy=strategies.sample(2),
+        store=store,
+    )
+    run = await workflow.run(QUESTION)
+    await workflow.aclose()
+    assert run.status == "completed"
+    assert both == [[1, 1]]
+    assert kept() == [0, 0]
+    assert [len(one._leased) for one in models] == [0, 0]
+    use, _ = await usage_of(store, run.id)
+    assert use.recomputed_tokens == 0
 
 
 def test_the_model_states_the_memory_that_it_has() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from decimal import Decimal
 from typing import Any
@@ -181,20 +182,6 @@ async def test_a_store_that_fails_at_any_flush(
     assert [str(c.get("exception") or c["message"]) for c in unretrieved] == []
 
 
-@tool(effect="read")
-async def stubborn(name: str) -> int:
-    """Ends when it wants.
-
-    Args:
-        name: any.
-    """
-    try:
-        await asyncio.sleep(0.2)
-    except asyncio.CancelledError:
-        await asyncio.sleep(0.1)
-    return 1
-
-
 class _AnyAnswer:
     def spec(self) -> JSONObject:
         return {"name": "any"}
@@ -207,13 +194,27 @@ async def test_a_tool_that_swallows_its_cancellation_buys_no_more_calls(
     sqlite_store: Store,
 ) -> None:
     calls: list[int] = []
+    working = asyncio.Event()
+
+    @tool(effect="read")
+    async def stubborn(name: str) -> int:
+        """Ends, and with a result, when it is told to stop.
+
+        Args:
+            name: any.
+        """
+        working.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return 1
 
     async def script(request: Any) -> Any:
         seed = request["sampling"]["seed"]
         calls.append(seed)
         if seed == 1 and turns_of(request) < 6:
             return says("x", call("stubborn", name="a"))
-        await asyncio.sleep(0.05)
+        await working.wait()
         return "The answer is 7"
 
     strategy = strategies.sample(2, wave=2, stop=_AnyAnswer())
@@ -279,7 +280,7 @@ def test_run_sync_from_several_threads(tmp_path: Any) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(8)
+        thread.join(LIMIT)
     hung = sum(thread.is_alive() for thread in threads)
     assert (hung, len(statuses), set(statuses)) == (0, 20, {"completed"})
 
@@ -287,7 +288,7 @@ def test_run_sync_from_several_threads(tmp_path: Any) -> None:
 async def test_a_run_inside_a_tool_of_another_run(sqlite_store: Store) -> None:
     inner = looking(sqlite_store, strategy=strategies.sample(2))
 
-    @tool(effect="read", timeout=20)
+    @tool(effect="read", timeout=LIMIT)
     async def research(name: str) -> str:
         """Ask another workflow.
 
@@ -303,7 +304,7 @@ async def test_a_run_inside_a_tool_of_another_run(sqlite_store: Store) -> None:
         return f"{request['messages'][-1]['content']} so the answer is 7"
 
     outer = looking(sqlite_store, script=script, tools=[research])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         first = await outer.run("q")
     assert first.status == "completed"
     assert "completed" in first.text
@@ -314,15 +315,17 @@ async def test_a_run_inside_a_tool_of_another_run(sqlite_store: Store) -> None:
 
 
 async def test_timeouts_around_runs(sqlite_store: Store) -> None:
-    hold = asyncio.Event()
+    within = asyncio.timeout(None)
 
     async def script(request: Any) -> Any:
-        await hold.wait()
+        if within.when() is None:  # it is over when the run has got as far as this
+            within.reschedule(asyncio.get_running_loop().time())
+        await asyncio.Event().wait()
         return "The answer is 7"
 
     workflow = looking(sqlite_store, script=script, tools=[])
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
+        async with within:
             await workflow.run("q", run_id="t")
     assert (await sqlite_store.row("t")).status == "cancelled"
     assert left_behind() == []

@@ -20,6 +20,7 @@ from longthought.storage.tables import runs
 from tests.executor.copies import copy_prefix
 from tests.executor.test_raising import Gate, gated
 from tests.executor.workflows import looking
+from tests.moved_time import MovedTime
 
 
 class State(TypedDict, total=False):
@@ -142,7 +143,10 @@ async def test_a_resume_with_one_limit_keeps_the_others_and_what_waits(
     assert raised == [Budget(tokens=6_000, wall=60, model_calls=100).to_json()]
 
 
-async def test_time_raised_just_as_it_ends_ones_own_graph(sqlite_store: Store) -> None:
+async def test_time_raised_just_as_it_ends_ones_own_graph(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, known = MovedTime(monkeypatch), asyncio.Event()
     begun: list[RunHandle] = []
     tried: list[int] = []
 
@@ -150,14 +154,17 @@ async def test_time_raised_just_as_it_ends_ones_own_graph(sqlite_store: Store) -
         tried.append(1)
         if len(tried) == 1:
             try:
+                await known.wait()
+                time.ahead = 100.0
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 await begun[0].raise_limit(Budget(wall=1_000))
                 raise
         return {"answer": 1}
 
-    workflow = own_graph(sqlite_store, work, budget=Budget(wall=0.1))
+    workflow = own_graph(sqlite_store, work, budget=Budget(wall=100))
     begun.append(await workflow.start("q"))
+    known.set()
     result = await begun[0].result()
     assert (result.status, len(tried)) == ("completed", 2)
 

@@ -12,6 +12,7 @@ from langgraph.runtime import Runtime
 from longthought import Budget, Context, Store, answers, strategies
 from longthought.budgets import Amount, Pool
 from longthought.errors import InvalidInput
+from longthought.orchestrator import search
 from longthought.orchestrator.models.scripted import call, rng, says
 from longthought.orchestrator.recorded import Recorded
 from longthought.types import JSONObject
@@ -29,6 +30,13 @@ def uneven(request: Any) -> Any:
     if rng(request).random() < 0.4 and not asked_last:
         return says("looking " * 20, call("lookup", name=f"n{turns_of(request)}"))
     return "The answer is 7"
+
+
+def endless(request: Any) -> Any:
+    """Looks things up for ever, and answers when it is told to."""
+    if str(request["messages"][-1]["content"]).startswith("Give your final"):
+        return "The answer is 7"
+    return says("looking " * 20, call("lookup", name=f"n{turns_of(request)}"))
 
 
 def found(view: JSONObject, level: str) -> list[JSONObject]:
@@ -62,32 +70,81 @@ async def test_what_a_branch_keeps_back_pays_for_its_answer(store: Store) -> Non
     """Every sample looks things up for ever, and answers when it is told to."""
     workflow = looking(
         store,
-        script=lambda request: (
-            "The answer is 7"
-            if str(request["messages"][-1]["content"]).startswith("Give your final")
-            else says("looking " * 20, call("lookup", name=f"n{turns_of(request)}"))
-        ),
+        script=endless,
         branch_budget=Budget(tokens=800, final_answer=300),
     )
     run = await workflow.run("q")
-    assert (run.status, run.answer, run.support["samples"]) == ("completed", "7", 4)
+    assert (run.stop_reason, run.answer, run.support["samples"]) == ("branch.tokens", "7", 4)
     index = Recorded.of(await store.read(run.id))
     assert all(index.spent[place].tokens <= 800 for place in index.branches)
+    assert (await workflow.replay(run.id)).answer == "7"
+
+
+async def test_a_branch_that_closes_leaves_what_the_run_keeps_back(store: Store) -> None:
+    """The run has too few tokens left for the branch's answer, except for its own last one."""
+    workflow = looking(
+        store,
+        script=endless,
+        strategy=strategies.single(),
+        budget=Budget(tokens=580, final_answer=300),
+        branch_budget=Budget(output_tokens=150, final_answer=60),
+    )
+    run = await workflow.run("q")
+    index = Recorded.of(await store.read(run.id))
+    (place,) = index.branches
+    assert index.spent[place].tokens <= 580 - 300
+    assert run.answer == "7"
+    assert run.spent["tokens"] > 580 - 300  # so the run asked, out of what it kept
     assert (await workflow.replay(run.id)).answer == "7"
 
 
 async def test_no_branch_has_an_answer_so_the_run_asks(sqlite_store: Store) -> None:
     workflow = looking(
         sqlite_store,
-        script=lambda request: (
-            "The answer is 7"
-            if str(request["messages"][-1]["content"]).startswith("Give your final")
-            else says("looking " * 20, call("lookup", name=f"n{turns_of(request)}"))
-        ),
+        script=endless,
         branch_budget=Budget(model_calls=2),
     )
     run = await workflow.run("q")
     assert (run.answer, run.spent["model_calls"]) == ("7", 4 * 2 + 1)
+    assert (await workflow.replay(run.id)).answer == "7"
+
+
+@pytest.mark.parametrize("strategy", [strategies.single(), strategies.sample(3)], ids=["1", "3"])
+@pytest.mark.parametrize("kept", [0, 300])
+async def test_a_limit_that_cut_every_branch_short_is_named(
+    sqlite_store: Store, strategy: Any, kept: int
+) -> None:
+    """With or without an answer that a branch gave only because its limit was reached."""
+    limits = Budget(tokens=800, final_answer=kept)
+    workflow = looking(sqlite_store, script=endless, strategy=strategy, branch_budget=limits)
+    run = await workflow.run("q")
+    assert (run.status, run.answer, run.stop_reason) == ("incomplete", "7", "branch.tokens")
+    again = await workflow.replay(run.id)
+    assert (again.status, again.stop_reason) == ("incomplete", "branch.tokens")
+    more = await workflow.resume(run.id, budget=Budget(tokens=200_000))  # not what ended it
+    assert (more.stop_reason, more.spent["tokens"]) == ("branch.tokens", run.spent["tokens"])
+
+
+async def test_branches_that_failed_otherwise_were_cut_by_no_limit(sqlite_store: Store) -> None:
+    def script(request: Any) -> Any:
+        if request["sampling"].get("seed", 0) % 2:
+            raise ValueError("broken")
+        return endless(request)
+
+    workflow = looking(sqlite_store, script=script, branch_budget=Budget(tokens=800))
+    run = await workflow.run("q")
+    assert run.stop_reason == "all_samples"
+
+
+async def test_a_run_recorded_before_limits_of_branches_were_named_replays(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Budget(tokens=800, final_answer=300)
+    workflow = looking(sqlite_store, script=endless, branch_budget=limits)
+    with monkeypatch.context() as before:
+        before.setattr(search, "named_by_limit", lambda pick, branches: pick)
+        run = await workflow.run("q")
+    assert (run.status, run.stop_reason) == ("completed", "all_samples")
     assert (await workflow.replay(run.id)).answer == "7"
 
 

@@ -584,6 +584,34 @@ async def test_a_watching_waker_hears_of_signals(
     assert [await attempts_of(store, run.id) for run in parked] == [3, 3, 1]
 
 
+async def test_a_watching_waker_looks_when_the_next_timer_is_over(
+    store: Store, clock: Clock
+) -> None:
+    """It looks once an hour, and of two runs that sleep one is due in a moment."""
+    workflow = sleeping(store)
+    first = await workflow.run("go")
+    clock.ahead = HOUR / 2
+    second = await workflow.run("go")
+    clock.ahead = HOUR - 0.5
+    woken: asyncio.Queue[Result] = asyncio.Queue()
+    looks, due = [], store.due
+
+    async def counted(**options: Any) -> Any:
+        looks.append(options["now"])
+        return await due(**options)
+
+    store.due = counted  # type: ignore[method-assign]
+    waker = Waker(store, workflow.wake_run, woken.put_nowait)
+    task = asyncio.create_task(waker.run(every=HOUR))
+    async with asyncio.timeout(60):
+        done = await woken.get()
+    assert (done.id, done.status) == (first.id, "completed")
+    waker.stop()
+    await task
+    assert len(looks) <= 20, "it does not look all the time"
+    assert (await store.row(second.id)).status == "parked"
+
+
 # -- cut off anywhere ---------------------------------------------------------------------------
 
 

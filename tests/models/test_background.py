@@ -23,6 +23,7 @@ from longthought.storage import audit
 from longthought.types import Scheduling
 from tests.executor.workflows import add
 from tests.models.background_server import BackgroundServer, background_server
+from tests.moved_time import MovedTime
 
 QUESTION: Any = {"model": "toy", "messages": [{"role": "user", "content": "Add é."}]}
 FOREVER = 10**9
@@ -124,7 +125,7 @@ async def test_a_provider_that_says_nothing_of_it_is_not_waited_for_forever(gran
     with background_server() as server:
         server.trouble = FOREVER
         with pytest.raises(BackendError, match="lost sight of") as caught:
-            await asked(server, granted, timeout=0.05)
+            await asked(server, granted, timeout=1.0)
     assert (caught.value.status, caught.value.retryable, caught.value.sent) == (None, True, True)
     assert server.called_off == ["/responses/resp_1/cancel"]
 
@@ -189,12 +190,17 @@ async def test_a_trace_is_the_same_but_for_the_ids(store):
     assert await keys("2h") == await keys("soonest") == await keys(None)
 
 
-async def test_a_run_that_is_out_of_time_calls_its_replies_off(store):
+async def test_a_run_that_is_out_of_time_calls_its_replies_off(store, monkeypatch):
+    time = MovedTime(monkeypatch)
     with background_server(looks=FOREVER) as server:
         workflow = workflow_at(
-            server, store, "8h", strategy=strategies.sample(2), budget=Budget(wall=0.5)
+            server, store, "8h", strategy=strategies.sample(2), budget=Budget(wall=30)
         )
-        run = await workflow.run("How many?")
+        started = asyncio.create_task(workflow.run("How many?"))
+        while len({path for _, path, _, _ in server.requests("GET")}) < 2:  # both are waited for
+            await asyncio.sleep(0.001)
+        time.ahead = 30.0
+        run = await started
         await workflow.aclose()
     assert (run.status, run.stop_reason) == ("incomplete", "wall")
     assert sorted(server.called_off) == [f"/responses/resp_{n}/cancel" for n in (1, 2)]

@@ -116,6 +116,7 @@ async def test_a_redirect_is_not_followed(server, granted):
 
 FOR_EVER = float("inf")
 SHORT = 0.2
+LONGER = 2.0  # where tokens come before the silence: on a busy machine they may be slow
 
 
 async def silence(server, granted, modes, **options):
@@ -139,8 +140,8 @@ async def silence(server, granted, modes, **options):
         ("alive", {"timeout": SHORT}, "no token within 0.2 s (first_token_timeout)"),
         (
             "stall,w40",
-            {"timeout": SHORT, "first_token_timeout": FOR_EVER},
-            "the reply stalled: 20 tokens, then none for 0.2 s (timeout)",
+            {"timeout": LONGER, "first_token_timeout": FOR_EVER},
+            "the reply stalled: 20 tokens, then none for 2 s (timeout)",
         ),
     ],
 )
@@ -157,16 +158,16 @@ async def test_silence_instead_of_a_whole_reply_ends_it(server, granted, modes):
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_slow_tokens_are_no_silence(server, granted, stream):
-    limits = {"timeout": 0.5, "first_token_timeout": 0.5} if stream else {"timeout": 60}
-    model = OpenAIModel("toy", base_url=server.address("slow,w30"), stream=stream, **limits)
-    reply = await model.generate(QUESTION, granted(99))  # 30 tokens, 20 ms apart: more than 0.5 s
-    assert reply["usage"]["completion_tokens"] == 30
+    limits = {"timeout": LONGER, "first_token_timeout": LONGER} if stream else {"timeout": 60}
+    model = OpenAIModel("toy", base_url=server.address("slow,w120"), stream=stream, **limits)
+    reply = await model.generate(QUESTION, granted(199))  # 120 tokens, 20 ms apart: more than 2 s
+    assert reply["usage"]["completion_tokens"] == 120
     await model.aclose()
 
 
 async def test_a_usage_that_never_comes_costs_no_reply(server, granted):
     url = server.address("late-usage")
-    model = OpenAIModel("toy", base_url=url, timeout=SHORT, first_token_timeout=60)
+    model = OpenAIModel("toy", base_url=url, timeout=LONGER, first_token_timeout=60)
     reply = await model.generate(QUESTION, granted(99))
     assert reply["finish_reason"] == "stop"
     assert reply["usage"]["estimated"]
