@@ -15,6 +15,14 @@ __all__ = ["CLOCKS", "ClockKind", "Clocks", "union_seconds"]
 ClockKind: TypeAlias = Literal["model", "tool", "verify", "queue", "approval", "wall"]
 CLOCKS: tuple[ClockKind, ...] = get_args(ClockKind)
 
+STOPPING_S = 0.0005
+"""Seconds that it takes to stop one piece of work more: its stream is closed, what it has come to
+charged and put on record, and all that waits for it told."""
+STOPPED_AT_ONCE = 16
+"""Pieces of work that are stopped well within the pause between two tokens of a stream."""
+MOST_EARLY_S, MOST_EARLY = 0.1, 0.1
+"""The longest head start, in seconds and as a share of the limit."""
+
 
 def union_seconds(intervals: Iterable[Sequence[float]]) -> float:
     """Seconds covered by at least one of the ``[start, end]`` pairs, in any order.
@@ -82,9 +90,36 @@ class Clocks:
         left = [limit - self.seconds(kind) for limit, kind in limits if limit is not None]  # type: ignore[arg-type]
         return max(0.0, min(left)) if left else None
 
+    def look_in(self, budget: Budget) -> float | None:
+        """Seconds until :meth:`passed` may have another answer, None without a limit on time.
+
+        Until the longest head start begins, as many pieces of work as can be may come to be under
+        way; from then on those that are count.
+        """
+        left = self.left(budget)
+        if left is None or budget.wall is None:
+            return left
+        to_wall, longest = budget.wall - self.seconds("wall"), _longest_head_start(budget.wall)
+        early = longest if to_wall > longest else self.head_start(budget.wall)
+        return max(0.0, min(left, to_wall - early))
+
+    def head_start(self, wall: float) -> float:
+        """How much sooner than at the limit to stop, so that what is under way now is over by then.
+
+        Nothing where that takes no longer than a reader of a stream would notice.
+        """
+        under_way = sum(self._running[kind] for kind in ("model", "tool", "verify"))
+        needed = STOPPING_S * max(0, under_way - STOPPED_AT_ONCE)
+        return min(needed, _longest_head_start(wall))
+
     def passed(self, budget: Budget) -> Literal["wall", "thinking"] | None:
-        """The limit on time that is used up, None if there is none. ``thinking`` is model time."""
-        if budget.wall is not None and self.seconds("wall") >= budget.wall:
+        """The limit on time for which everything is to stop, None if there is none.
+
+        It is used up, or, of ``wall``, would be before all is over: see :meth:`head_start`.
+        ``thinking`` is model time.
+        """
+        wall = budget.wall
+        if wall is not None and self.seconds("wall") >= wall - self.head_start(wall):
             return "wall"
         if budget.thinking is not None and self.seconds("model") >= budget.thinking:
             return "thinking"
@@ -105,6 +140,10 @@ class Clocks:
     def _check(self, kind: str) -> None:
         if kind not in self._banked:
             raise InvalidInput("clock", f"no clock called {kind!r}", f"use one of {CLOCKS}")
+
+
+def _longest_head_start(wall: float) -> float:
+    return min(MOST_EARLY_S, MOST_EARLY * wall)
 
 
 class Running:

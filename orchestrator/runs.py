@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from longthought.budgets import Budget, Controller, PriceBook, Scope
@@ -30,6 +30,7 @@ from longthought.orchestrator.recorded import Recorded, age_of
 from longthought.orchestrator.results import ENDED, Result, counts_of, out_of_budget, spent_of
 from longthought.orchestrator.seats import Seats, introduce
 from longthought.orchestrator.session import Mode, Session, Watch
+from longthought.orchestrator.time_limit import TimeLimit
 from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.deaths import MOST_DEATHS, died_in_vain, starts_in_vain
@@ -76,7 +77,7 @@ class Attempt:
         self._over = False
         """Whether the end of the attempt is on record, or about to be."""
         self._raising = asyncio.Lock()
-        self._own_limit: asyncio.Timeout | None = None
+        self._own_limit: TimeLimit | None = None
         """Ends a graph of one's own."""
         self._raised_in_vain = False
         """Whether the time of that was raised when it was over already."""
@@ -247,12 +248,8 @@ class Attempt:
         session.scope.raise_limit(limits)
         if limits.wall is not None:
             session.seats.extend(limits.wall - session.clocks.seconds("wall"))
-        left = session.clocks.left(limits)
-        if self._own_limit is not None and left is not None:
-            try:
-                self._own_limit.reschedule(asyncio.get_running_loop().time() + left)
-            except RuntimeError:  # it is ending the graph
-                self._raised_in_vain = True
+        if self._own_limit is not None and not self._own_limit.raised():
+            self._raised_in_vain = True
         for tell in session.on_raise:
             tell()
 
@@ -274,21 +271,15 @@ class Attempt:
             opening = {"question": self.session.question, "messages": context.opening}
             known = set(self.definition.graph.state_schema.__annotations__)
             opening = {name: value for name, value in opening.items() if name in known}
-        left = self.session.clocks.left(self.session.budget)
-        own_limit = left if self.definition.graph is not None and self.mode == "live" else None
         config: Any = {"recursion_limit": 10_000}
+        if self.definition.graph is not None and self.mode == "live":
+            self._own_limit = TimeLimit(self.session)
         with self.session.places.root():
             try:
-                async with asyncio.timeout(own_limit) as limit:
-                    self._own_limit = None if own_limit is None else limit
+                async with self._own_limit or nullcontext():
                     state: JSONObject = await graph.ainvoke(
                         opening, config, context=context, **output
                     )
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                kind = self.session.clocks.passed(self.session.budget) or "wall"
-                raise BudgetExhausted(kind, "run", left or 0.0, 0.0) from None
             finally:
                 self._own_limit = None
         return state

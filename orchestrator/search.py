@@ -262,7 +262,7 @@ class Search:
         )
 
     async def _wait(self) -> None:
-        seconds = self.session.clocks.left(self.session.budget)
+        seconds = self.session.clocks.look_in(self.session.budget)
         try:
             async with asyncio.timeout(None if seconds is None else max(seconds, 0.001)):
                 await self._arrived.wait()

@@ -202,7 +202,7 @@ class Session:
         return scope.used_up((*_THINKING, "nanodollars") if self.costs_money else _THINKING)
 
     def time_is_up(self) -> str | None:
-        """The limit on time that has passed."""
+        """The limit on time for which everything is to stop now; see :meth:`Clocks.passed`."""
         return self.clocks.passed(self.budget)
 
     def definitions(self, names: tuple[str, ...]) -> list[ToolDefinition]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from fractions import Fraction
 
 import pytest
@@ -7,6 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longthought.budgets import Budget, Clocks, union_seconds
+from longthought.budgets.clocks import (
+    MOST_EARLY,
+    MOST_EARLY_S,
+    STOPPED_AT_ONCE,
+    STOPPING_S,
+    ClockKind,
+)
 from longthought.errors import InvalidInput
 
 pairs = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12)
@@ -104,6 +112,39 @@ def test_thinking_is_model_time_alone() -> None:
         assert clocks.left(budget) == 0
         assert clocks.passed(Budget(wall=60)) == "wall"
     assert clocks.left(Budget(tokens=5)) is None
+
+
+@pytest.mark.parametrize("kind", ["model", "tool", "verify"])
+def test_much_under_way_is_stopped_so_much_sooner(kind: ClockKind) -> None:
+    """Little is not: what is over before the next token comes need not begin before its time."""
+    time, budget = Time(), Budget(wall=100)
+    clocks, end = Clocks(time), time.now + 100
+    with ExitStack() as stack:
+        stack.enter_context(clocks.running("wall"))
+        for _ in range(STOPPED_AT_ONCE):
+            stack.enter_context(clocks.running(kind))
+        assert clocks.head_start(100) == 0
+        assert clocks.look_in(budget) == pytest.approx(100 - MOST_EARLY_S), "more may be by then"
+        for _ in range(48):
+            stack.enter_context(clocks.running(kind))
+        early = 48 * STOPPING_S
+        time.now = end - 2 * early
+        assert (clocks.passed(budget), clocks.look_in(budget)) == (None, pytest.approx(early))
+        time.now = end - 0.9 * early
+        assert (clocks.passed(budget), clocks.look_in(budget)) == ("wall", 0)
+        assert clocks.left(budget) == pytest.approx(0.9 * early), "the limit is where it was"
+        assert clocks.view()["wall"] == pytest.approx(100 - 0.9 * early)
+    assert clocks.passed(budget) is None, "nothing is to be stopped any more"
+
+
+def test_a_head_start_is_never_long() -> None:
+    clocks = Clocks(Time())
+    with ExitStack() as stack:
+        for _ in range(10_000):
+            stack.enter_context(clocks.running("model"))
+        assert clocks.head_start(3_600) == MOST_EARLY_S
+        assert clocks.head_start(0.5) == MOST_EARLY * 0.5
+    assert clocks.head_start(3_600) == 0
 
 
 def test_an_unknown_clock_is_refused() -> None:

@@ -6,18 +6,21 @@ import asyncio
 from typing import Any
 
 import pytest
+from langgraph.runtime import Runtime
 
 from benchmarks.wall import Hanging
 from longthought import Budget, Store, Workflow, answers, strategies
 from longthought.budgets import Clocks
 from longthought.errors import BackendError
 from longthought.orchestrator import recorded, search
+from longthought.orchestrator.context import Context
 from longthought.orchestrator.definition import Retry
 from longthought.orchestrator.models.scripted import ScriptedModel, call
 from longthought.orchestrator.session import Session
 from longthought.storage import Journal
 from longthought.tools import tool
 from longthought.types import Capabilities, ModelRequest
+from tests.executor.test_raised_late import State, own_graph
 
 
 class Clock:
@@ -97,6 +100,98 @@ async def test_a_call_that_never_ends_is_not_waited_for(sqlite_store: Store, clo
     told = inputs(await sqlite_store.read(result.id))
     assert told == ["ask", "tell", "exhausted", "cancel"]
     assert (await workflow.replay(result.id)).answer == "7"
+
+
+async def test_the_end_of_many_streams_begins_so_much_sooner_that_it_is_over_in_time(
+    sqlite_store: Store, clock: Clock
+) -> None:
+    """One of 64 answers ten milliseconds before the limit: there is time for nothing else."""
+    everybody, waiting, ended = asyncio.Event(), 0, 0
+
+    async def script(request: Any) -> str:
+        nonlocal waiting, ended
+        waiting += 1
+        if waiting == 64:
+            everybody.set()
+        await everybody.wait()
+        if request["sampling"]["seed"]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended += 1
+        clock.now = 100 - 0.01
+        return "The answer is 7"
+
+    workflow = Workflow(
+        "wall",
+        model=ScriptedModel(script, slots=64),
+        answer=answers.number(),
+        strategy=strategies.sample(64),
+        budget=Budget(wall=100),
+        parallel=64,
+        store=sqlite_store,
+    )
+    async with asyncio.timeout(60):
+        result = await workflow.run("q")
+    assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "7")
+    assert ended == 63, "every stream was closed by then"
+    assert result.spent["model_calls"] == 64
+    assert result.spent["seconds"]["wall"] == pytest.approx(100 - 0.01)
+    assert (await workflow.replay(result.id)).answer == "7"
+
+
+@pytest.mark.parametrize(("calls", "early"), [(4, False), (64, True)])
+async def test_a_graph_of_ones_own_is_ended_as_soon(
+    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, calls: int, early: bool
+) -> None:
+    """By its clock, which it looks at until then: at little under way not a moment before."""
+    looks, look, waiting = 0, Session.time_is_up, 0
+    everybody = asyncio.Event()
+
+    def counted(session: Session) -> str | None:
+        nonlocal looks
+        looks += 1
+        return look(session)
+
+    monkeypatch.setattr(Session, "time_is_up", counted)
+
+    async def looked() -> None:
+        before = looks
+        while looks < before + 3:
+            await asyncio.sleep(0.001)
+
+    async def script(request: Any) -> str:
+        nonlocal waiting
+        waiting += 1
+        if waiting == calls:
+            everybody.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def ask(context: Context, number: int) -> None:
+        with context.label(str(number)):
+            await context.model("q")
+
+    async def work(state: State, runtime: Runtime[Context]) -> State:
+        await asyncio.gather(*(ask(runtime.context, number) for number in range(calls)))
+        return {"answer": 1}
+
+    wall = 0.05
+    options: dict[str, Any] = {"model": ScriptedModel(script, slots=calls), "tools": []}
+    workflow = own_graph(sqlite_store, work, budget=Budget(wall=wall), **options)
+    async with asyncio.timeout(60):
+        run = await workflow.start("q")
+        await everybody.wait()
+        await looked()
+        clock.now = wall - wall / 20
+        if not early:
+            await looked()
+            assert not run.done
+            clock.now = wall
+        result = await run.result()
+    assert (result.status, result.stop_reason) == ("incomplete", "wall")
+    assert result.spent["seconds"]["wall"] == pytest.approx(clock.now, abs=0.001)
+    assert (await workflow.replay(result.id)).status == "incomplete"
 
 
 @tool(effect="read")
