@@ -194,6 +194,28 @@ async def test_a_graph_of_ones_own_is_ended_as_soon(
     assert (await workflow.replay(result.id)).status == "incomplete"
 
 
+async def test_a_graph_of_ones_own_is_not_out_of_thinking_while_nobody_thinks(
+    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, look = asyncio.Semaphore(0), Session.time_is_up
+
+    def counted(session: Session) -> str | None:
+        looked.release()
+        return look(session)
+
+    monkeypatch.setattr(Session, "time_is_up", counted)
+
+    async def work(state: State, runtime: Runtime[Context]) -> State:
+        for _ in range(4):  # with the pauses between them, longer than it may think
+            await looked.acquire()
+        return {"answer": 1}
+
+    workflow = own_graph(sqlite_store, work, budget=Budget(thinking=0.01))
+    async with asyncio.timeout(60):
+        result = await workflow.run("q")
+    assert (result.status, result.answer) == ("completed", 1)
+
+
 @tool(effect="read")
 async def hang() -> str:
     """Wait for ever."""
