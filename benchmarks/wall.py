@@ -44,7 +44,7 @@ __all__ = ["CASES", "POLL_S", "Case", "Hanging", "overruns"]
 POLL_S = 0.02
 """Seconds between two pieces of a stream of the server (its mode ``slow``)."""
 RUNS, QUICK_RUNS = 24, 4
-_WALL_S = 0.25
+_WALL_S = 0.5
 _BLOCKED_S = 1.0
 
 

@@ -15,12 +15,13 @@ __all__ = ["CLOCKS", "ClockKind", "Clocks", "union_seconds"]
 ClockKind: TypeAlias = Literal["model", "tool", "verify", "queue", "approval", "wall"]
 CLOCKS: tuple[ClockKind, ...] = get_args(ClockKind)
 
+ENDING_S = 0.04
+"""Seconds that the end of a run takes with nothing to stop, on a machine that did other things
+meanwhile: an answer is picked, all of it put on record in one commit, the graph left."""
 STOPPING_S = 0.0005
 """Seconds that it takes to stop one piece of work more: its stream is closed, what it has come to
 charged and put on record, and all that waits for it told."""
-STOPPED_AT_ONCE = 16
-"""Pieces of work that are stopped well within the pause between two tokens of a stream."""
-MOST_EARLY_S, MOST_EARLY = 0.1, 0.1
+MOST_EARLY_S, MOST_EARLY = 0.2, 0.1
 """The longest head start, in seconds and as a share of the limit."""
 
 
@@ -104,13 +105,9 @@ class Clocks:
         return max(0.0, min(left, to_wall - early))
 
     def head_start(self, wall: float) -> float:
-        """How much sooner than at the limit to stop, so that what is under way now is over by then.
-
-        Nothing where that takes no longer than a reader of a stream would notice.
-        """
+        """How much sooner than at the limit to stop, so that what is under way now is over by then."""
         under_way = sum(self._running[kind] for kind in ("model", "tool", "verify"))
-        needed = STOPPING_S * max(0, under_way - STOPPED_AT_ONCE)
-        return min(needed, _longest_head_start(wall))
+        return min(ENDING_S + STOPPING_S * under_way, _longest_head_start(wall))
 
     def passed(self, budget: Budget) -> Literal["wall", "thinking"] | None:
         """The limit on time for which everything is to stop, None if there is none.

@@ -105,7 +105,7 @@ async def test_a_call_that_never_ends_is_not_waited_for(sqlite_store: Store, clo
 async def test_the_end_of_many_streams_begins_so_much_sooner_that_it_is_over_in_time(
     sqlite_store: Store, clock: Clock
 ) -> None:
-    """One of 64 answers ten milliseconds before the limit: there is time for nothing else."""
+    """One of 64 answers fifty milliseconds before the limit: there is time for nothing else."""
     everybody, waiting, ended = asyncio.Event(), 0, 0
 
     async def script(request: Any) -> str:
@@ -119,7 +119,7 @@ async def test_the_end_of_many_streams_begins_so_much_sooner_that_it_is_over_in_
                 await asyncio.Event().wait()
             finally:
                 ended += 1
-        clock.now = 100 - 0.01
+        clock.now = 100 - 0.05
         return "The answer is 7"
 
     workflow = Workflow(
@@ -136,7 +136,7 @@ async def test_the_end_of_many_streams_begins_so_much_sooner_that_it_is_over_in_
     assert (result.status, result.stop_reason, result.answer) == ("incomplete", "wall", "7")
     assert ended == 63, "every stream was closed by then"
     assert result.spent["model_calls"] == 64
-    assert result.spent["seconds"]["wall"] == pytest.approx(100 - 0.01)
+    assert result.spent["seconds"]["wall"] == pytest.approx(100 - 0.05)
     assert (await workflow.replay(result.id)).answer == "7"
 
 
@@ -144,7 +144,7 @@ async def test_the_end_of_many_streams_begins_so_much_sooner_that_it_is_over_in_
 async def test_a_graph_of_ones_own_is_ended_as_soon(
     sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, calls: int, early: bool
 ) -> None:
-    """By its clock, which it looks at until then: at little under way not a moment before."""
+    """By its clock, which it looks at until then: sooner the more there is to stop."""
     looks, look, waiting = 0, Session.time_is_up, 0
     everybody = asyncio.Event()
 
@@ -176,14 +176,14 @@ async def test_a_graph_of_ones_own_is_ended_as_soon(
         await asyncio.gather(*(ask(runtime.context, number) for number in range(calls)))
         return {"answer": 1}
 
-    wall = 0.05
+    wall = 0.6
     options: dict[str, Any] = {"model": ScriptedModel(script, slots=calls), "tools": []}
     workflow = own_graph(sqlite_store, work, budget=Budget(wall=wall), **options)
     async with asyncio.timeout(60):
         run = await workflow.start("q")
         await everybody.wait()
         await looked()
-        clock.now = wall - wall / 20
+        clock.now = wall - 0.05
         if not early:
             await looked()
             assert not run.done
