@@ -105,7 +105,7 @@ class Clocks:
         return max(0.0, min(left, to_wall - early))
 
     def head_start(self, wall: float) -> float:
-        """How much sooner than at the limit to stop, so that what is under way now is over by then."""
+        """Seconds before the limit at which to stop, so that what is under way is over by then."""
         under_way = sum(self._running[kind] for kind in ("model", "tool", "verify"))
         return min(ENDING_S + STOPPING_S * under_way, _longest_head_start(wall))
 
