@@ -20,7 +20,7 @@ import numpy as np
 from longthought.errors import BackendError
 
 from .network import Cache, Floats, Network
-from .prefixes import Prefix, PrefixCache
+from .prefixes import Prefix, PrefixCache, shared_start
 from .sampling import Draw, draw_tokens
 
 __all__ = ["Counters", "Engine", "Row", "Step"]
@@ -248,7 +248,7 @@ class Engine:
 
     def _waits(self, head: list[int], before: list[int]) -> bool:
         """Whether a prompt had better wait until one that is under way can be reused for it."""
-        shared = _shared(head, before)
+        shared = shared_start(head, before)
         gained = shared - self.prefixes.depth(head)
         return gained >= _WORTH_WAITING or (gained > 0 and shared == len(head))
 
@@ -360,12 +360,6 @@ class Engine:
             except RuntimeError:  # the loop was closed without cancelling its tasks
                 for flight in flights:
                     flight.cancelled = flight.cancelled or flight.loop is loop
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens at their beginning two sequences have in common."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _set_all(events: list[asyncio.Event]) -> None:
