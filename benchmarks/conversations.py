@@ -48,7 +48,7 @@ class Workload:
         return int(BRANCHES / 2 * rows)
 
 
-LONG = Workload(turns=7, question=(96, 144))
+LONG = Workload(turns=7, question=(200, 248))
 """To compute a context anew takes most of what its share of a full batch takes for a turn."""
 SHORT = Workload(turns=3, question=(16, 32))
 """To compute one anew costs little."""
@@ -80,7 +80,10 @@ class Conversation:
         return self._row(self.rng.randint(*DRAWN))
 
     def grow_old(self) -> None:
-        """Begin in the middle: some turns that nobody computed."""
+        """Begin in the middle: some turns that nobody computed, and more likely in a long wait."""
+        calls = self.rng.sample(list(TOOLS), len(TOOLS))
+        (first,) = self.rng.choices(range(len(calls)), [TOOLS[tool] for tool in calls])
+        self._tools = calls[: first + 1]  # the last is called first
         self.turn = self.rng.randrange(self.workload.turns)
         if self.turn:
             self._append(self.rng.randint(*self.workload.question))

@@ -405,12 +405,12 @@ async def measure(quick: bool, show: Callable[[str], None]) -> dict[str, list[Ro
     if not quick:
         playing["short"] = SHORT, ["fifo", "ours"]
     found: dict[str, list[Round]] = {name: [] for name in playing}
-    for number in range(1 if quick else 3):
+    for number in range(1 if quick else 5):
         for name, (workload, arms) in playing.items():
             first = number % len(arms)
             order = [*arms[first:], *arms[:first]]
-            waits = 3.5 if quick else 4.0
-            found[name].append(await play_round(workload, number, order, warm=2.5, waits=waits))
+            window = {"warm": 2.5, "waits": 3.5} if quick else {"warm": 4.0, "waits": 8.0}
+            found[name].append(await play_round(workload, number, order, **window))
             show(f"{name}\n{table(number, found[name][-1])}")
     return found
 
