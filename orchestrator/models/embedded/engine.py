@@ -145,7 +145,8 @@ class Engine:
         """Keep the rows of a sequence that has ended until it comes back longer, or is released.
 
         For a branch with a lease that waits for a tool. May be called from any thread; it takes
-        effect before rows that come later. Once all that fits is kept, no other rows are stored.
+        effect before rows that come later. Once all that fits is kept, of others only the last
+        one stays, until the next.
         """
         self._order(self.prefixes.keep, tokens)
 
