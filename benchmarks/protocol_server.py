@@ -30,14 +30,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import responses_protocol
+from benchmarks.protocol_job import FINAL, Job, compact
 from benchmarks.protocol_modes import MODES, RateLimit, Shares
 
 __all__ = ["FINAL", "MODES", "ProtocolServer", "in_process", "protocol_server"]
 
-FINAL = "The sum of all numbers is 42, naïve as 漢字 may seem."
-
-_HIDDEN_TOKENS = 40
-_THOUGHT = ["Add", " them", " up", "."]
 _PAUSE = 0.02
 _ALIVE_PAUSE = 0.005
 _CLOSE_AT_ONCE = struct.pack("ii", 1, 0)
@@ -73,138 +70,6 @@ class ProtocolServer:
         """What was received and sent: calls, prompt_tokens, completion_tokens, lost, in_flight."""
         with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as answer:
             return dict(json.load(answer))
-
-
-class _Job:
-    """One call: what its address and its body ask for."""
-
-    def __init__(self, address: str, body: bytes, *, responses: bool = False) -> None:
-        self.address = address
-        self.modes = [mode for mode in address.split(",") if mode]
-        if "reset" in self.modes or "stall" in self.modes:
-            self.modes.append("truncated")
-        if "late-usage" in self.modes:
-            self.modes.append("lost-end")
-        self.silent = "stall" in self.modes or "late-usage" in self.modes
-        self.headers: dict[str, str] = {}
-        self.sent: dict[str, Any] = json.loads(body)
-        self.responses = responses
-        self.request = responses_protocol.chat_request(self.sent) if responses else self.sent
-        self.prompt_tokens = len(_compact(self.request["messages"])) // 4
-        self.stream = bool(self.request.get("stream"))
-        self.limit = self._limit()
-        hidden = _HIDDEN_TOKENS if self.has("hidden") else 0
-        self.hidden = min(hidden, self.limit)
-        pieces = self._pieces()
-        room = max(0, self.limit - self.hidden)
-        self.cut = len(pieces) > room
-        self.pieces = pieces[:room]
-        self.completion_tokens = self.hidden + len(self.pieces)
-
-    def has(self, mode: str) -> bool:
-        return mode in self.modes
-
-    def number(self, letters: str, default: int = 0) -> int:
-        for mode in self.modes:
-            if mode.startswith(letters) and mode[len(letters) :].isdigit():
-                return int(mode[len(letters) :])
-        return default
-
-    def behind_first_call(self) -> int:
-        """How many parts of a streamed Chat Completion come before its second tool call."""
-        heads = [
-            number
-            for number, piece in enumerate(self.pieces)
-            if piece.get("tool_calls", [{}])[0].get("id")
-        ]
-        return 3 + (heads[1] if len(heads) > 1 else len(self.pieces))
-
-    @property
-    def finish(self) -> str:
-        if self.cut:
-            return "length"
-        return "tool_calls" if "tool_calls" in self.message() else "stop"
-
-    def message(self) -> dict[str, Any]:
-        """The whole message: the pieces put together."""
-        message: dict[str, Any] = {"role": "assistant", "content": None}
-        for piece in self.pieces:
-            for field, value in piece.items():
-                if field == "tool_calls":
-                    self._add_call(message.setdefault("tool_calls", []), value[0])
-                elif isinstance(value, str):
-                    message[field] = (message.get(field) or "") + value
-                else:
-                    message[field] = value
-        return message
-
-    def usage(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.prompt_tokens // 2},
-            "completion_tokens_details": {"reasoning_tokens": self.hidden + self._thought()},
-        }
-
-    def _thought(self) -> int:
-        return sum("reasoning" in piece or "reasoning_content" in piece for piece in self.pieces)
-
-    def _limit(self) -> int:
-        if self.has("ignore-max"):
-            return 1 << 30
-        for field in ("max_completion_tokens", "max_tokens"):
-            if field in self.request:
-                return int(self.request[field])
-        return 1 << 30
-
-    def _pieces(self) -> list[dict[str, Any]]:
-        """The reply as deltas of one token each."""
-        messages = self.request["messages"]
-        turn = sum(1 for message in messages if message["role"] == "assistant")
-        pieces: list[dict[str, Any]] = []
-        if self.has("reasoning"):
-            pieces += [{"reasoning_content": word} for word in _THOUGHT]
-        if self.has("opaque"):
-            pieces += [{"reasoning": word} for word in _THOUGHT]
-            pieces[0]["reasoning_details"] = [{"index": 0, "type": "secret", "data": "s3"}]
-        if turn == 0:
-            pieces += [{"reasoning_content": "hm "} for _ in range(self.number("think"))]
-        if self.has("refusal"):
-            return [*pieces, *({"refusal": word} for word in ("I", " cannot", "."))]
-        if turn < self.number("t"):
-            for index in range(self.number("p", 1)):
-                pieces += self._call(turn, index)
-            return pieces
-        words = [f"{word} " for word in FINAL.split(" ")]
-        count = self.number("w", len(words))
-        text = [words[index % len(words)] for index in range(count)]
-        text[-1:] = [word.rstrip() for word in text[-1:]]
-        return pieces + [{"content": word} for word in text]
-
-    def _call(self, turn: int, index: int) -> Iterator[dict[str, Any]]:
-        arguments = json.dumps({"a": turn, "b": index + 1})
-        more = ["word "] * self.number("long") if index else []
-        if more:
-            arguments = arguments[:-1] + ', "note": "'
-        if self.has("bad-arguments"):
-            arguments = arguments.replace(":", "=")
-        head: dict[str, Any] = {"index": index, "id": f"call_{turn}{index}", "type": "function"}
-        head["function"] = {"name": "add", "arguments": ""}
-        if self.has("no-tool"):
-            head["function"]["name"] = "subtract"
-        if self.has("opaque"):
-            head["extra_content"] = {"signature": "s4"}
-        yield {"tool_calls": [head]}
-        for part in (arguments[:6], arguments[6:], *more, *(['"}'] if more else [])):
-            yield {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
-
-    def _add_call(self, calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-        if piece["index"] == len(calls):
-            own = {key: value for key, value in piece.items() if key != "index"}
-            calls.append({**own, "function": dict(piece["function"])})
-        else:
-            calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
 
 
 class _Connection(asyncio.Protocol):
@@ -257,7 +122,7 @@ class _Connection(asyncio.Protocol):
             self.refuse(404, f"there is no {path}")
             return
         drawn = self.server.shares.modes(modes)
-        job = _Job(drawn, body, responses=endpoint == "v1/responses")
+        job = Job(drawn, body, responses=endpoint == "v1/responses")
         self.server.received.append(job.sent)
         self.server.heard.append(headers)
         self.server.counts["calls"] += 1
@@ -272,7 +137,7 @@ class _Connection(asyncio.Protocol):
             self.transport.write(b"".join(self.parts(job)))
             self.sent(job, job.completion_tokens)
 
-    def over_limit(self, job: _Job, address: str) -> bool:
+    def over_limit(self, job: Job, address: str) -> bool:
         limit = job.number("limit")
         if not limit:
             return False
@@ -288,7 +153,7 @@ class _Connection(asyncio.Protocol):
             self.refuse(429, "Too many calls", headers)
         return wait > 0
 
-    def refused(self, job: _Job, headers: dict[str, str]) -> bool:
+    def refused(self, job: Job, headers: dict[str, str]) -> bool:
         status = job.number("status")
         after = job.number("after", -1)
         more = {**job.headers, **({"retry-after": str(after)} if after >= 0 else {})}
@@ -321,7 +186,7 @@ class _Connection(asyncio.Protocol):
             return False
         return True
 
-    def sent(self, job: _Job, tokens: int) -> None:
+    def sent(self, job: Job, tokens: int) -> None:
         self.server.counts["streams"] += job.stream
         self.server.counts["prompt_tokens"] += job.prompt_tokens
         self.server.counts["completion_tokens"] += tokens
@@ -332,7 +197,7 @@ class _Connection(asyncio.Protocol):
         elif not job.silent and (job.has("truncated") or job.has("lost-end")):
             self.transport.close()
 
-    async def in_time(self, job: _Job) -> None:
+    async def in_time(self, job: Job) -> None:
         """Answer a piece at a time, counting what left before the client went."""
         counts = self.server.counts
         counts["in_flight"] += 1
@@ -363,7 +228,7 @@ class _Connection(asyncio.Protocol):
             whole = job.silent or job.has("bytes") or job.has("hold")
             self.sent(job, job.completion_tokens if whole else done)
 
-    def parts(self, job: _Job) -> list[bytes]:
+    def parts(self, job: Job) -> list[bytes]:
         """The bytes of the answer; streamed, one item for the head and one for each event."""
         if job.stream:
             parts = _responses_events(job) if job.responses else _events(job)
@@ -374,14 +239,14 @@ class _Connection(asyncio.Protocol):
             del body["usage"]
         if job.responses:
             body = responses_protocol.whole(job)
-        text = _compact(body)
+        text = compact(body)
         head = _head(200, "application/json", len(text), job.headers)
         if job.has("truncated"):
             return [head, text[: len(text) // 2]]
         return [head, text]
 
     def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        text = _compact(body)
+        text = compact(body)
         self.transport.write(_head(status, "application/json", len(text), headers) + text)
 
     def refuse(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
@@ -390,9 +255,9 @@ class _Connection(asyncio.Protocol):
         self.reply(status, {"error": error}, headers)
 
 
-def _events(job: _Job) -> Iterator[bytes]:
+def _events(job: Job) -> Iterator[bytes]:
     def event(value: dict[str, Any]) -> bytes:
-        return _chunk(b"data: " + _compact(value) + b"\n\n")
+        return _chunk(b"data: " + compact(value) + b"\n\n")
 
     options = job.request.get("stream_options") or {}
 
@@ -433,7 +298,7 @@ def _events(job: _Job) -> Iterator[bytes]:
     yield b"0\r\n\r\n"
 
 
-def _responses_events(job: _Job) -> Iterator[bytes]:
+def _responses_events(job: Job) -> Iterator[bytes]:
     yield from map(_chunk, responses_protocol.events(job))
     if not (job.has("truncated") or job.has("lost-end")):
         yield b"0\r\n\r\n"
@@ -442,10 +307,6 @@ def _responses_events(job: _Job) -> Iterator[bytes]:
 def _envelope(kind: str = "chat.completion") -> dict[str, Any]:
     own = {"id": "chatcmpl-1", "object": kind, "created": 1_700_000_000}
     return {**own, "model": "toy-2026", "system_fingerprint": "fp_1"}
-
-
-def _compact(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _chunk(data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -22,3 +23,17 @@ class MovedTime:
         real, self.ahead = loop.time, 0.0
         monkeypatch.setattr(loop, "time", lambda: real() + self.ahead)
         monkeypatch.setattr(recorded, "Clocks", lambda _: Clocks(loop.time))
+
+
+class TimeOfDay:
+    """The time of day of this process.
+
+    Attributes:
+        ahead: seconds by which it is ahead of the real one.
+    """
+
+    def __init__(self) -> None:
+        self.real, self.ahead = time.time, 0.0
+
+    def __call__(self) -> float:
+        return self.real() + self.ahead

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from typing import Any, TypedDict
 
@@ -12,32 +11,15 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from longthought import Budget, Context, Result, Store, Workflow, strategies
-from longthought.errors import InvalidInput, RunMoved
+from longthought.errors import InvalidInput
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
-from longthought.orchestrator.waking import NOT_WOKEN, Waker
 from longthought.storage import audit, export_run, verify_export
 from longthought.tools import ToolCall, ToolContext, pending, run_tool, tool
 from tests.executor.copies import copy_prefix
 from tests.executor.workflows import turns_of
+from tests.moved_time import TimeOfDay
 
 HOUR = 3600.0
-
-
-class Clock:
-    """The time of day of this process, which a test moves on."""
-
-    def __init__(self) -> None:
-        self.real, self.ahead = time.time, 0.0
-
-    def __call__(self) -> float:
-        return self.real() + self.ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    moved = Clock()
-    monkeypatch.setattr(time, "time", moved)
-    return moved
 
 
 class State(TypedDict, total=False):
@@ -93,7 +75,7 @@ async def sound(store: Store) -> None:
     assert report.ok, report.findings
 
 
-async def test_a_long_sleep_parks_the_run_until_it_is_due(store: Store, clock: Clock) -> None:
+async def test_a_long_sleep_parks_the_run_until_it_is_due(store: Store, clock: TimeOfDay) -> None:
     workflow = sleeping(store)
     parked = await workflow.run("go")
     assert (parked.status, parked.model_calls) == ("parked", 1)
@@ -122,7 +104,7 @@ async def test_a_long_sleep_parks_the_run_until_it_is_due(store: Store, clock: C
     assert (replayed.answer, replayed.model_calls) == (done.answer, 0)
 
 
-async def test_a_parked_run_spends_no_time(store: Store, clock: Clock) -> None:
+async def test_a_parked_run_spends_no_time(store: Store, clock: TimeOfDay) -> None:
     workflow = sleeping(store, budget=Budget(wall=600))
     parked = await workflow.run("go")
     clock.ahead = 2 * HOUR
@@ -149,7 +131,7 @@ async def test_a_short_sleep_stays_in_the_process(store: Store, park_after: floa
     assert (await workflow.replay(done.id)).status == "completed"
 
 
-async def test_the_time_of_a_sleep_is_kept_over_a_crash(store: Store, clock: Clock) -> None:
+async def test_the_time_of_a_sleep_is_kept_over_a_crash(store: Store, clock: TimeOfDay) -> None:
     """The sleep of an attempt that was killed is gone on with, not begun anew."""
     begun = asyncio.Event()
 
@@ -180,7 +162,7 @@ async def _events(store: Store, run_id: str) -> list[Any]:
         return []
 
 
-async def test_another_time_to_sleep_is_another_workflow(store: Store, clock: Clock) -> None:
+async def test_another_time_to_sleep_is_another_workflow(store: Store, clock: TimeOfDay) -> None:
     parked = await sleeping(store).run("go")
 
     async def longer(state: State, runtime: Runtime[Context]) -> State:
@@ -472,144 +454,6 @@ async def test_searches_wait_for_tools_of_several_branches(store: Store) -> None
     assert (done.status, done.answer, sum(JOBS.values())) == ("completed", "the same", 3)
     assert (await workflow.replay(parked.id)).answer == done.answer
     await sound(store)
-
-
-# -- many wakers --------------------------------------------------------------------------------
-
-
-async def test_of_all_who_saw_a_run_rest_one_begins_the_next_attempt(store: Store) -> None:
-    workflow = reviewed(store)
-    parked = await workflow.run("go")
-    await store.send_signal(parked.id, "review", "good")
-    (row,) = await store.due()
-    results = await asyncio.gather(
-        *(workflow.wake_run(row) for _ in range(5)), return_exceptions=True
-    )
-    done = [one for one in results if not isinstance(one, BaseException)]
-    assert [one.status for one in done] == ["completed"]
-    with pytest.raises(RunMoved):
-        await store.claim(parked.id, after=row.attempt)
-    assert await attempts_of(store, parked.id) == 2
-
-
-async def test_a_waker_that_is_cancelled_gives_its_runs_back(store: Store) -> None:
-    reached, go_on = asyncio.Event(), asyncio.Event()
-
-    async def held(state: State, runtime: Runtime[Context]) -> State:
-        value = await runtime.context.suspend("review")
-        reached.set()
-        await go_on.wait()
-        return {"answer": str(value)}
-
-    model = ScriptedModel(lambda _: "x")
-    workflow = Workflow("held", model=model, graph=graph_of(held), store=store)
-    parked = await workflow.run("go")
-    await store.send_signal(parked.id, "review", "good")
-    task = asyncio.create_task(workflow.wake())
-    await reached.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (await store.row(parked.id)).status == "running"
-    assert nothing_is_held(workflow)
-    go_on.set()
-    (done,) = await workflow.wake()
-    assert (done.status, done.answer) == ("completed", "good")
-    assert await attempts_of(store, parked.id) == 3
-    await sound(store)
-
-
-async def test_a_late_heartbeat_takes_no_lease_on_a_run_that_rests(store: Store) -> None:
-    """It may be on its way while the end of the attempt is committed."""
-    journal = await store.create_run("w", {}, fingerprint="", version="1")
-    await store.renew(journal)
-    assert (await store.row(journal.run_id)).lease_until > 0
-    journal.stage("run_ended", status="parked", stop_reason="waiting")
-    await journal.flush(status="parked")
-    await store.renew(journal)
-    assert (await store.row(journal.run_id)).lease_until == 0
-
-
-async def test_a_run_that_cannot_be_woken_leaves_the_others_alone(store: Store) -> None:
-    workflow = reviewed(store)
-    ids = [(await workflow.run("go")).id for _ in range(3)]
-    for run_id in ids:
-        await store.send_signal(run_id, "review", "good")
-    await store.database.write(
-        lambda c: c.exec_driver_sql(f"DELETE FROM events WHERE run_id = '{ids[1]}' AND seq = 2")
-    )
-    results = {result.id: result for result in await workflow.wake()}
-    assert [results[run_id].status for run_id in ids] == ["completed", "parked", "completed"]
-    assert results[ids[1]].stop_reason == NOT_WOKEN
-    assert "chain is broken" in str(results[ids[1]].error)
-
-
-async def test_a_limit_is_kept(store: Store) -> None:
-    workflow = reviewed(store)
-    for _ in range(5):
-        await store.send_signal((await workflow.run("go")).id, "review", "good")
-    assert len(await workflow.wake(limit=2)) == 2
-    assert len(await workflow.wake(at_once=1)) == 3
-
-
-async def test_runs_with_deleted_payloads_are_never_due(store: Store, clock: Clock) -> None:
-    workflow = sleeping(store)
-    parked = await workflow.run("go")
-    recording = await store.read(parked.id)
-    await store.delete_payloads(parked.id, [next(iter(recording.bodies))], "asked for")
-    await store.send_signal(parked.id, "review", "good")
-    clock.ahead = 2 * HOUR
-    assert await store.due() == []
-    await sound(store)
-
-
-async def test_a_watching_waker_hears_of_signals(
-    store: Store, store_url: str, tmp_path: Any
-) -> None:
-    """It looks once an hour, and is told at once: by its own store, and by the server."""
-    workflow = reviewed(store)
-    woken: asyncio.Queue[Result] = asyncio.Queue()
-    waker = Waker(store, workflow.wake_run, woken.put_nowait)
-    task = asyncio.create_task(waker.run(every=HOUR))
-    parked = [await workflow.run("go") for _ in range(3)]
-    async with Store(store_url, directory=tmp_path) as other, asyncio.timeout(60):
-        shared = store.url.get_backend_name() == "postgresql"
-        for sender, run in zip((store, other if shared else store), parked, strict=False):
-            await sender.send_signal(run.id, "weather")
-            assert (await woken.get()).status == "parked"
-            await sender.send_signal(run.id, "review", "good")
-            assert (await woken.get()).id == run.id
-        waker.stop()
-        await task
-    assert [await attempts_of(store, run.id) for run in parked] == [3, 3, 1]
-
-
-async def test_a_watching_waker_looks_when_the_next_timer_is_over(
-    store: Store, clock: Clock
-) -> None:
-    """It looks once an hour, and of two runs that sleep one is due in a moment."""
-    workflow = sleeping(store)
-    first = await workflow.run("go")
-    clock.ahead = HOUR / 2
-    second = await workflow.run("go")
-    clock.ahead = HOUR - 0.5
-    woken: asyncio.Queue[Result] = asyncio.Queue()
-    looks, due = [], store.due
-
-    async def counted(**options: Any) -> Any:
-        looks.append(options["now"])
-        return await due(**options)
-
-    store.due = counted  # type: ignore[method-assign]
-    waker = Waker(store, workflow.wake_run, woken.put_nowait)
-    task = asyncio.create_task(waker.run(every=HOUR))
-    async with asyncio.timeout(60):
-        done = await woken.get()
-    assert (done.id, done.status) == (first.id, "completed")
-    waker.stop()
-    await task
-    assert len(looks) <= 20, "it does not look all the time"
-    assert (await store.row(second.id)).status == "parked"
 
 
 # -- cut off anywhere ---------------------------------------------------------------------------
