@@ -8,8 +8,9 @@ one has ``long`` contexts, that cost something to compute anew, the other ``shor
 
 Arms, interleaved: ``hold`` keeps a place from a conversation's first token to its last; ``fifo``
 gives it up at a tool call, the engine serves who comes first and forgets what was used least
-recently; ``ours`` adds a controller with permits and leases, which tells the engine whose rows to
-keep and whose may go; ``untold`` is the same but for the telling.
+recently; ``fifo_apart`` is the same, but forgets first what has a place; ``ours`` adds a controller
+with permits and leases, which tells the engine whose rows to keep and whose may go; ``untold`` is
+the same but for the telling.
 
 The bound is a rate that no schedule can pass. At ``x`` turns a second ``x`` times the mean wait of
 the branches are with their tools in the mean, and the others generate no faster than batches of as
@@ -125,6 +126,24 @@ class Fifo:
         """A conversation has ended."""
 
 
+class FifoApart(Fifo):
+    """The same, but rows that have a place go first from the cache, and a prompt that goes on from
+    some is not stored besides: the memory of those that wait is theirs alone, as it is with leases.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        cache = engine.prefixes
+
+        def come_back(tokens: Sequence[int]) -> bool:
+            beginning = cache._beginning(tokens)  # noqa: SLF001 - as the cache does what is kept
+            if beginning is not None:
+                cache._stored.move_to_end(beginning, last=False)  # noqa: SLF001
+            return beginning is not None
+
+        setattr(cache, "come_back", come_back)  # noqa: B010 - of this cache alone
+
+
 class Hold(Fifo):
     """The place is kept from the first token to the last. Its rows stay in the cache meanwhile:
     there is room for four times as many.
@@ -153,9 +172,8 @@ class Leases(Fifo):
     tell theirs.
 
     Rows of a branch with a lease that waits are kept, those of one that was parked go first. Places
-    have rows of their own, so a branch that waits takes nothing from those that generate: keeping
-    is not weighed against the engine's time, which a boundless rate of prefill says. Of those that
-    wait, whoever is expected back last gives way.
+    have rows of their own, so a branch that waits takes nothing from those that generate. Of those
+    that wait, whoever is expected back last gives way.
     """
 
     def __init__(
@@ -205,6 +223,7 @@ class Leases(Fifo):
 ARMS: dict[str, Callable[[Engine, int], Fifo]] = {
     "hold": lambda engine, capacity: Hold(engine),
     "fifo": lambda engine, capacity: Fifo(engine),
+    "fifo_apart": lambda engine, capacity: FifoApart(engine),
     "ours": Leases,
     "untold": lambda engine, capacity: Leases(engine, capacity, tells=False),
 }
@@ -349,17 +368,17 @@ async def play_round(
 def table(number: int, one: Round) -> str:
     """A line for each arm of a round."""
     columns = "tokens/s  of bound   turn s  turns  computed    known  again  loop ms  pressure"
-    lines = [f"round arm      {columns}"]
+    lines = [f"round arm        {columns}"]
     for name, arm in one.arms.items():
         lines.append(
-            f"{number:>5} {name:<8} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
+            f"{number:>5} {name:<10} {arm.rate:>8,.0f} {arm.rate / one.bound:>9.2f}"
             f" {arm.generation / arm.turns:>8.3f} {arm.turns:>6} {arm.positions:>9,}"
             f" {arm.known:>8,} {arm.again / arm.known:>6.2f} {arm.loop_ms:>8.2f}"
             f" {arm.pressure / arm.seconds:>9.2f}"
         )
     batches = ", ".join(f"{rate:,.0f} of {size}" for size, rate in one.rates.items())
     lines.append(
-        f"{number:>5} bound    {one.bound:>8,.0f}  unhindered batches {batches};"
+        f"{number:>5} bound      {one.bound:>8,.0f}  unhindered batches {batches};"
         f" a generation {one.generation:.3f} s"
     )
     return "\n".join(lines)

@@ -318,8 +318,8 @@ class Fleet(Generic[Ticket]):
             served = self._served(only)
             return served is None or any(place.name in served for place in looks)
 
-        apart = (able, reach) if several else ()
-        for entry, takes_from in self._queue.candidates(now, self.slots, later, *apart):
+        limits = (able, reach) if several else ()
+        for entry, takes_from in self._queue.candidates(now, self.slots, later, *limits):
             for place in self._ranked(entry, looks, now):
                 look = looks[place]
                 if not look.closed and place.scheduler.admits(entry, takes_from, now, look):

@@ -54,13 +54,13 @@ def too_many(leases: LeaseBook, waits: ToolWaits, most: float, now: float) -> It
     """Leases that have to go, one after the other, until no more than ``most`` tokens are held.
 
     The oldest first. Where contexts that generate lie apart nothing but those that wait needs the
-    room: whoever is expected back last goes first.
+    room: whoever is expected back last goes first, before all others what does not fit at all.
     """
     if leases.held <= most:
         return
     idle = [lease for lease in leases if lease.idle]
     if leases.apart:
-        idle.sort(key=lambda lease: (-waits.keeping(lease, now, 1.0), lease.since))
+        idle.sort(key=lambda one: (one.context <= most, -waits.keeping(one, now, 1.0), one.since))
     else:
         idle.sort(key=attrgetter("since"))
     for lease in idle:

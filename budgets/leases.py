@@ -57,9 +57,8 @@ class LeaseScheduler(Generic[Ticket]):
         tool_times: what is known of tools; shared between backends. None: no prediction.
         fill: share of the capacity that leases may be charged; all of it may be where one is taken
             for a context that the cache still has.
-        apart: contexts that generate lie in memory of their own, which each slot has; the capacity
-            is for those that wait, each whole. A lease is then there to take with every permit, and
-            room is made when a branch begins to wait: whoever is expected back last has none.
+        apart: contexts that generate lie in memory of their own. The capacity is for those that
+            wait, and room is made when one begins to: whoever is expected back last has none.
         queue: who waits, where several schedulers serve one line; None: its own.
     """
 
@@ -266,7 +265,8 @@ class LeaseScheduler(Generic[Ticket]):
         """Whether there is a permit to give and somebody who waits."""
         if self.in_use >= self._slots or not self.waiting:
             return False
-        self._shed(now)
+        if not self._leases.apart:  # there it takes no room to generate
+            self._shed(now)
         return True
 
     def admits(
@@ -462,8 +462,8 @@ class LeaseScheduler(Generic[Ticket]):
     ) -> bool:
         """Have room for a new lease, taking idle ones away where that pays."""
         # What the cache still has is there already, if not for long: it may have all of the memory.
-        everything = self.capacity
-        budget = self.budget if everything is None or self.is_cold(entry) else everything
+        everything = math.inf if self.capacity is None else self.capacity
+        budget = self.budget if self.is_cold(entry) else everything
         excess = self._leases.charged + need - budget
         if excess <= 0 or not len(self._leases):
             return True
@@ -473,7 +473,7 @@ class LeaseScheduler(Generic[Ticket]):
             excess,
             now=now,
             tau=self.tau,
-            capacity=math.inf if everything is None else everything,
+            capacity=everything,
             takes_from=takes_from,
         )
         for lease in chosen or ():
@@ -489,11 +489,12 @@ class LeaseScheduler(Generic[Ticket]):
 
     def _close(self, lease: Lease, kind: LeaseChange, now: float) -> None:
         self._leases.close(lease)
+        if self._leases.apart:
+            self._cache.take(lease.branch)  # it is told what goes first
         if lease.queued:
             self._queue.demote(lease.branch)
         self._queue.lost[lease.branch] = None
         self._events.append(LeaseEvent(kind, lease.branch, now, lease.context))
 
     def _resize(self) -> None:
-        capacity = self._memory.capacity
-        self._cache.resize(_UNKNOWN if capacity is None else capacity)
+        self._cache.resize(_UNKNOWN if self.capacity is None else self.capacity)

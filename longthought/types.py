@@ -271,9 +271,8 @@ class Model(Protocol):
 
     ``name`` is what stands in requests, price books and traces. ``slots`` is how many calls may be
     in flight at once. A model may have a ``context_capacity`` besides: tokens of memory for the
-    contexts of all calls together, None where nobody knows; it may become known later. Where it
-    has one it may have a ``context_growth``, too: tokens that a context grows by at least in a
-    call, as a rule; 256 are taken for it else.
+    contexts of all calls together, None where nobody knows; it may become known later. For a
+    :class:`Leased` one it is what is left for contexts that do not generate.
     """
 
     name: str

@@ -60,7 +60,7 @@ def check_models(
     definition: Definition, prices: PriceBook, limits: Budget, pool: Scope | None
 ) -> None:
     """Refuse models that cannot be held to these limits: see :func:`~longthought.budgets.admit`."""
-    scope = Scope("run", limits, pool)
+    scope = Scope("run", limits, pool, level="run")
     branch = scope.child("branch", definition.branch_budget)
     kinds = definition.model_kinds()
     try:

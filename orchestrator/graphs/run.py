@@ -128,7 +128,7 @@ async def _last_answer(state: RunState, ctx: Context) -> Candidate | None:
         return None
     furthest = max(cut, key=lambda branch: len(branch.messages))
     call = last_call(ctx.session, furthest)
-    left = ctx.session.clocks.left(ctx.session.budget)
+    left = ctx.session.clocks.look_in(ctx.session.budget)  # nothing is begun that time is up for
     # a raised limit may bring the run here again, with another line of thought
     place = ctx.label(f"limit{state['search'].raises}")
     try:

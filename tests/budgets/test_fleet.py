@@ -178,6 +178,10 @@ def test_what_an_endpoint_says_of_its_leases_stands_before_what_the_fleet_says()
     one = Fleet[str]([told, Member("b", 1, 1000)], prefill_rate=7.0)
     found = {name: (s.prefill_rate, s.fill) for name, s in one.endpoints.items()}
     assert found == {"a": (5.0, 0.95), "b": (7.0, 0.83)}
+    for branch in "xy":
+        ask(one, branch, 900)
+    assert granted(one) == {"x": "a", "y": "b"}
+    assert one.endpoints["a"].charged == 0 < one.endpoints["b"].charged
 
 
 def test_one_that_is_gone_leaves_when_its_last_permit_does() -> None:

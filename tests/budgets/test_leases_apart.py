@@ -79,6 +79,59 @@ def test_who_waits_for_a_permit_keeps_its_context() -> None:
     assert leased(scheduler, "ab") == "a"
 
 
+def test_who_gives_a_permit_back_costs_nobody_a_lease_before_it_is_known_what_it_does() -> None:
+    """Somebody waits for that permit, and is served before the tool is told."""
+    scheduler = rows(slots=1, search=1, build=100)
+    act(scheduler, "a", 500, "search")
+    act(scheduler, "b", 500, "search")
+    for branch in "cd":
+        scheduler.enqueue(branch, resumed=False, now=0, branch=branch, context=400)
+    assert scheduler.grant(0) == "c"
+    scheduler.release("c", now=0, context=400)
+    assert scheduler.grant(0) == "d"
+    assert leased(scheduler, "abcd") == "abcd"
+    scheduler.acting("c", 0, tool="build")
+    assert leased(scheduler, "abcd") == "abd"
+    scheduler.release("d", now=0, context=400)
+    scheduler.end("d", 0)
+    assert leased(scheduler, "abcd") == "ab"
+
+
+def test_what_does_not_fit_at_all_costs_nobody_else_a_lease() -> None:
+    scheduler = rows(search=1, build=100)
+    for branch in "abcd":
+        act(scheduler, branch, 200, "build")
+    act(scheduler, "x", 1100, "search")
+    assert leased(scheduler, "abcdx") == "abcd"
+
+
+def test_what_was_told_to_go_first_is_not_missed_by_anybody() -> None:
+    """Its return shows nothing of the size of the memory."""
+    scheduler = rows(capacity=100_000, search=1, build=100)
+    for number in range(46):
+        act(scheduler, f"b{number}", 2100, "search")
+    act(scheduler, "x", 8000, "build")
+    assert not scheduler.leased("x")
+    scheduler.returned("x", 100)
+    scheduler.enqueue("x", resumed=True, now=100, branch="x", context=8010)
+    assert scheduler.grant(100) == "x"
+    scheduler.release("x", now=101, context=8100, cached=0)
+    assert (scheduler.capacity, scheduler.leases) == (100_000, 47)
+
+
+def test_two_calls_of_one_branch_are_charged_when_both_have_ended() -> None:
+    scheduler = rows()
+    for ticket in ("one", "two"):
+        scheduler.enqueue(ticket, resumed=False, now=0, branch="a", context=300)
+        assert scheduler.grant(0) == ticket
+    scheduler.release("one", now=1, context=350)
+    assert scheduler.charged == 0
+    scheduler.release("two", now=2, context=320)
+    assert scheduler.charged == 320
+    scheduler.end("a", 3)
+    assert (scheduler.leases, scheduler.charged) == (0, 0)
+
+
 def test_nobody_is_looked_at_again_only_because_time_goes_by() -> None:
     scheduler = rows(slots=1)
     begin(scheduler, "a", 2000)

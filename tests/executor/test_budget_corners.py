@@ -210,6 +210,33 @@ async def test_wall_holds_for_the_last_answer(sqlite_store: Store) -> None:
     assert (await workflow.replay(result.id)).status == "incomplete"
 
 
+async def test_no_last_answer_is_asked_for_when_wall_has_ended_the_search(
+    sqlite_store: Store,
+) -> None:
+    """The search ends before the limit; what is left until then is for ending, not for asking."""
+    finals = 0
+
+    async def script(request: Any) -> Any:
+        nonlocal finals
+        if str(request["messages"][-1]["content"]).startswith("Give your final"):
+            finals += 1
+            return await never(request)
+        if request["sampling"].get("seed", 0) == 0:
+            return says("looking", call("lookup", name=f"n{turns_of(request)}"))
+        return await never(request)
+
+    workflow = looking(
+        sqlite_store,
+        script=script,
+        strategy=strategies.sample(2),
+        budget=Budget(wall=0.5),
+        branch_budget=Budget(model_calls=2),
+    )
+    result = await workflow.run("q")
+    assert (result.status, result.stop_reason) == ("incomplete", "wall")
+    assert (finals, result.spent["model_calls"]) == (0, 3)
+
+
 @tool(effect="read")
 async def odd(name: str) -> ToolResult:
     """Odd.

@@ -133,12 +133,13 @@ async def crowded(play: Played) -> None:
 
 
 async def needed_by_another(play: Played) -> None:
-    """Somebody else begins to wait for a tool and needs all the room that there is; then the cache
-    is full of others."""
-    controller, capacity = play.workflow._shared_controller(), play.model.context_capacity
+    """Somebody else begins to wait for a tool and needs nearly all the room that there is; then the
+    cache is full of others."""
+    controller, capacity = play.workflow._shared_controller(), play.model.context_capacity or 0
+    context = capacity * 9 // 10
     another = controller.branch("another")
-    async with controller.permit(play.model.name, another, context=capacity or 0) as permit:
-        permit.used(context=capacity or 0)
+    async with controller.permit(play.model.name, another, context=context) as permit:
+        permit.used(context=context)
         play.engine.wait_idle()
         assert play.kept == 1
     another.move(BranchState.ACTING, tool="calculator")

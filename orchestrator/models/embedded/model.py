@@ -45,8 +45,9 @@ class EmbeddedModel:
     ``name`` is one of :data:`MODELS`, with or without its ``embedded/``: ``embedded`` has every
     task, each other name one. Every task has a network and an engine of its own, made when its
     first question comes. ``slots`` replies of a task are decoded together, more may wait;
-    ``cache_bytes`` bounds its prefix cache. ``network`` replaces the weights of a model with one
-    task (a control with random ones, a copy trained further).
+    ``cache_bytes`` bounds its prefix cache, but for one sequence more while all others are kept.
+    ``network`` replaces the weights of a model with one task (a control with random ones, a copy
+    trained further).
 
     The prefix cache is its memory for contexts that do not generate: as many tokens as it holds of
     the task whose tokens take most, unless another ``context_capacity`` is given. Those that do lie
