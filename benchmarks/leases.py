@@ -12,9 +12,10 @@ recently; ``fifo_apart`` is the same, but forgets first what has a place; ``ours
 with permits and leases, which tells the engine whose rows to keep and whose may go; ``untold`` is
 the same but for the telling.
 
-The bound is a rate that no schedule can pass. At ``x`` turns a second ``x`` times the mean wait of
-the branches are with their tools in the mean, and the others generate no faster than batches of as
-many that never wait for a tool nor compute anything twice, which are measured in every round.
+The bound is a rate that no schedule can pass, to a hundredth (see ``highest_rate``). At ``x`` turns
+a second ``x`` times the mean wait of the branches are with their tools in the mean, and the others
+generate no faster than batches of as many that never wait for a tool nor compute anything twice,
+which are measured in every round.
 """
 
 from __future__ import annotations
@@ -315,7 +316,7 @@ def highest_rate(rates: dict[int, float], wait: float) -> float:
     What they draw together in a second is at most what so many of them draw in one batch as are
     not with their tools in the mean: rates of batches grow ever less with their size, so a mean
     over sizes is no more than the rate of the mean size. ``rates`` are of some sizes; between them
-    the straight lines count that lie highest.
+    the straight lines count that lie highest, which are a little below the curve.
     """
     points = [(0, 0.0), *sorted(rates.items())]
 

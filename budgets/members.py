@@ -28,10 +28,9 @@ class Member:
         capacity: tokens of context memory, None if nobody has said.
         lives: how often it has lost what it held.
         back_in: seconds until it may take calls again, None if nobody knows.
-        prefill_rate: that of its :class:`LeaseScheduler`, None for the fleet's. It stays what it
-            was at first.
+        prefill_rate: that of its :class:`LeaseScheduler`, None for the fleet's.
         on_lease: what there is told of its leases, and keeps just those. The capacity is then what
-            is left for contexts that do not generate.
+            is left for contexts that do not generate. Like the rate it stays what it was at first.
     """
 
     name: str
