@@ -15,8 +15,9 @@ from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.storage import audit
 from longthought.tools import ToolContext, ToolSpec, pending, tool
 from tests.executor.copies import copy_prefix
-from tests.executor.test_waking import HOUR, Clock, State, clock, graph_of, nothing_is_held
+from tests.executor.test_waking import HOUR, State, graph_of, nothing_is_held
 from tests.executor.workflows import turns_of
+from tests.moved_time import TimeOfDay
 
 __all__ = ["clock"]
 
@@ -59,7 +60,7 @@ def waits(result: Result) -> list[tuple[str, int]]:
 
 
 async def test_a_wait_whose_time_is_over_is_caught_and_the_late_signal_answers_the_next(
-    store: Store, clock: Clock
+    store: Store, clock: TimeOfDay
 ) -> None:
     workflow = reminding(store)
     parked = await workflow.run("go")
@@ -81,7 +82,7 @@ async def test_a_wait_whose_time_is_over_is_caught_and_the_late_signal_answers_t
 
 
 async def test_a_signal_on_record_before_the_end_of_the_time_counts(
-    store: Store, clock: Clock
+    store: Store, clock: TimeOfDay
 ) -> None:
     """Both are due together: what was sent before anybody told the time is told."""
     workflow = reminding(store)
@@ -94,7 +95,7 @@ async def test_a_signal_on_record_before_the_end_of_the_time_counts(
 
 
 async def test_a_signal_for_a_place_whose_time_is_over_is_kept_and_not_told(
-    store: Store, clock: Clock
+    store: Store, clock: TimeOfDay
 ) -> None:
     workflow = reminding(store)
     parked = await workflow.run("go")
@@ -177,7 +178,7 @@ def builds(store: Store, job: Any, **more: Any) -> Workflow:
     return Workflow("builds", model=ScriptedModel(building), tools=[job], store=store, **more)
 
 
-async def test_a_tool_that_nobody_finishes_has_timed_out(store: Store, clock: Clock) -> None:
+async def test_a_tool_that_nobody_finishes_has_timed_out(store: Store, clock: TimeOfDay) -> None:
     workflow = builds(store, build)
     parked = await workflow.run("go")
     assert (parked.status, sum(JOBS.values())) == ("parked", 1)
@@ -191,7 +192,7 @@ async def test_a_tool_that_nobody_finishes_has_timed_out(store: Store, clock: Cl
     await is_sound(workflow, store, done)
 
 
-async def test_a_call_that_nobody_approves_is_denied(store: Store, clock: Clock) -> None:
+async def test_a_call_that_nobody_approves_is_denied(store: Store, clock: TimeOfDay) -> None:
     workflow = builds(store, approved_build)
     parked = await workflow.run("go")
     assert parked.waiting[0]["name"] == "approve:build"
@@ -202,7 +203,7 @@ async def test_a_call_that_nobody_approves_is_denied(store: Store, clock: Clock)
     await is_sound(workflow, store, done)
 
 
-async def test_one_branch_is_answered_and_one_is_not(store: Store, clock: Clock) -> None:
+async def test_one_branch_is_answered_and_one_is_not(store: Store, clock: TimeOfDay) -> None:
     workflow = builds(store, build, strategy=strategies.sample(2), parallel=2)
     parked = await workflow.run("go")
     first, _ = parked.waiting
@@ -217,7 +218,7 @@ async def test_one_branch_is_answered_and_one_is_not(store: Store, clock: Clock)
 
 @pytest.mark.parametrize("case", ["signal", "tool", "approval"])
 async def test_a_deadline_is_kept_from_any_prefix(
-    sqlite_store: Store, clock: Clock, case: str
+    sqlite_store: Store, clock: TimeOfDay, case: str
 ) -> None:
     """Wherever the process died: the time that was recorded first is the one that counts."""
     store = sqlite_store

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks import responses_protocol
-from benchmarks.protocol_server import _Job
+from benchmarks.protocol_job import Job
 
 __all__ = ["BackgroundServer", "background_server"]
 
@@ -64,7 +64,7 @@ class BackgroundServer(ThreadingHTTPServer):
         return [path for _, path, _, _ in self.requests("POST", "/cancel")]
 
     def begin(self, body: dict[str, Any]) -> str:
-        job = _Job(self.modes, json.dumps(body).encode(), responses=True)
+        job = Job(self.modes, json.dumps(body).encode(), responses=True)
         name = f"resp_{len(self.kept) + 1}"
         ended = responses_protocol.whole(job)
         if self.fails:
