@@ -19,8 +19,6 @@ from tests.executor.test_waking import HOUR, State, graph_of, nothing_is_held
 from tests.executor.workflows import turns_of
 from tests.moved_time import TimeOfDay
 
-__all__ = ["clock"]
-
 JOBS: Counter[str] = Counter()
 
 
