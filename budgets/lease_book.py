@@ -91,7 +91,6 @@ class LeaseBook:
     """
 
     __slots__ = (
-        "_begun",
         "_ended",
         "_fading",
         "_leases",
