@@ -14,6 +14,7 @@ __all__ = [
     "ConfigurationError",
     "ControlFlow",
     "Diverged",
+    "EndpointOut",
     "Fenced",
     "InvalidInput",
     "KeepsCrashing",
@@ -92,6 +93,17 @@ class BackendError(LongthoughtError):
         super().__init__(message)
         self.status, self.retryable, self.retry_after = status, retryable, retry_after
         self.sent = sent
+
+
+class EndpointOut(BackendError):
+    """Raised by a model of several endpoints when the one that a permit is for has gone out.
+
+    Nothing was sent. The executor gets another permit; that uses up no try of the call.
+    """
+
+    def __init__(self) -> None:
+        problem = "its endpoint went out before the call had left"
+        super().__init__(problem, sent=False, retryable=True, retry_after=0.0)
 
 
 class BackendRefused(InvalidInput):

@@ -18,6 +18,7 @@ from longthought.budgets import (
 from longthought.errors import (
     BackendError,
     BudgetExhausted,
+    EndpointOut,
     InvalidInput,
     QuestionRefused,
     StorageError,
@@ -179,6 +180,11 @@ class LiveCall:
     # -- one try --------------------------------------------------------------------------------
 
     async def _try(self) -> ModelReply:
+        while True:
+            with suppress(EndpointOut):  # nothing was sent, so that was no try
+                return await self._attempt()
+
+    async def _attempt(self) -> ModelReply:
         session = self.session
         try:
             with session.clocks.running("queue"):
@@ -284,6 +290,7 @@ class LiveCall:
             self._cancelled()
             raise
         except BackendError as error:
+            session.counters.model_calls -= not error.sent
             self._end(release=not error.sent, refused=error.status is not None)
             raise
         except InvalidInput:

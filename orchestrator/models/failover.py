@@ -17,7 +17,7 @@ from dataclasses import fields
 from typing import Literal, cast
 
 from longthought.budgets.members import Member
-from longthought.errors import BackendError, InvalidInput
+from longthought.errors import BackendError, EndpointOut, InvalidInput
 from longthought.orchestrator.models.endpoints import TURN, Endpoint, EndpointTurn, Placing
 from longthought.orchestrator.models.placement import Held, Holdings, ranked
 from longthought.orchestrator.models.scheduling import scheduling_now
@@ -119,6 +119,7 @@ class Failover:
 
         Raises:
             BackendError: the endpoint failed. ``retry_after`` is 0 if another is well.
+            EndpointOut: the one that the call has a permit for went out before it had left.
             QuestionRefused: the model cannot take this question at all.
         """
         endpoint, outage, trial = self._begin()
@@ -344,7 +345,7 @@ class Failover:
         takes the call, but not if it has a permit: then it has to get another.
 
         Raises:
-            BackendError: the endpoint that the permit is for has gone out; nothing was sent.
+            EndpointOut: the one that the permit is for has gone out; nothing was sent.
         """
         turn = TURN.get()
         with self._lock:
@@ -354,8 +355,7 @@ class Failover:
             if chosen is not None and turn is not None and chosen not in self._may_take(now):
                 chosen.in_flight -= 1
                 if turn.bound:
-                    problem = "its endpoint went out before the call had left"
-                    raise BackendError(problem, sent=False, retryable=True, retry_after=0.0)
+                    raise EndpointOut
                 chosen = None
             if chosen is None:
                 chosen = self._best(now)[0]

@@ -412,8 +412,10 @@ def endpoint(url: str, slots: int = 4) -> OpenAIModel:
     return OpenAIModel("toy", base_url=url, slots=slots)
 
 
-async def solved(model: Failover, store: Store, samples: int = 16, **options: Any) -> Any:
-    workflow = Workflow(model=model, strategy=strategies.sample(samples), store=store, retry=QUICK)
+async def solved(
+    model: Failover, store: Store, samples: int = 16, retry: Retry = QUICK, **options: Any
+) -> Any:
+    workflow = Workflow(model=model, strategy=strategies.sample(samples), store=store, retry=retry)
     try:
         return await workflow.run("How many?", **options)
     finally:
@@ -454,6 +456,24 @@ async def test_nothing_is_lost_when_a_server_refuses_every_third_call(store):
     assert refused
     assert run.model_calls == 24 + refused == flaky.calls + good.calls
     assert run.spent["model_calls"] == 24 + refused  # what failed is charged, once
+
+
+async def test_an_endpoint_that_goes_out_before_a_call_leaves_uses_up_no_try(store):
+    class GoesOut(Failover):
+        """The endpoint of the first permit fails for somebody else before its call leaves."""
+
+        def bind(self, endpoint, inner):
+            turn = super().bind(endpoint, inner)
+            if not endpoint.outages and not any(one["failures"] for one in self.status()):
+                self._failed(endpoint, 0, BackendError("down", retryable=True, status=503))
+            return turn
+
+    with stranger() as one, stranger() as other:
+        model = GoesOut([endpoint(one.url), endpoint(other.url)], cooldown=60.0)
+        run = await solved(model, store, 1, retry=Retry(attempts=1))
+    assert (run.status, run.support["samples"]) == ("completed", 1)
+    assert run.model_calls == run.spent["model_calls"] == one.calls + other.calls == 1
+    assert in_flight(model) == [0, 0]
 
 
 async def test_a_server_that_wants_no_calls_gets_none_until_its_time(store):
