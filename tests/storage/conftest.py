@@ -103,3 +103,11 @@ class Kit:
 @pytest.fixture
 def kit() -> type[Kit]:
     return Kit
+
+
+@pytest.fixture
+async def filled(store, kit):
+    """A store with two runs, of which `run-1` has every type of event."""
+    await store.release(await kit.fill(await kit.begin(store, "run-1")))
+    await store.release(await kit.begin(store, "run-2"))
+    return store
