@@ -11,7 +11,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from longthought.orchestrator.serving.refusals import encoded, error_of
-from longthought.orchestrator.serving.replies import ChoiceStream, completion, usage_of
+from longthought.orchestrator.serving.replies import (
+    ChoiceStream,
+    RunningUsage,
+    completion,
+    usage_of,
+)
 from longthought.orchestrator.serving.requests import ChatCall
 from longthought.orchestrator.serving.served import ServedModel
 from longthought.types import Delta, JSONObject, ModelReply, ModelRequest
@@ -118,24 +123,35 @@ class Delivery(Response):
         self, send: Send, piece: _Piece | None, pieces: asyncio.Queue[_Piece | None]
     ) -> None:
         choices = [ChoiceStream(self._head, index) for index in range(len(self._requests))]
-        events = [choice.begin() for choice in choices]
+        running = self._running_usage()
+        events = [self._told(choice.begin(), running) for choice in choices]
         while piece is not None:
             index, said = piece
-            if not isinstance(said, Delta):
-                events.append(choices[index].end(said))
-            elif chunk := choices[index].take(said):
-                events.append(chunk)
+            chunk = (
+                choices[index].take(said) if isinstance(said, Delta) else choices[index].end(said)
+            )
+            if running is not None:
+                running.take(index, said)
+            if chunk is not None:
+                events.append(self._told(chunk, running))
             if events and pieces.empty():  # what came meanwhile has been taken along
-                await self._send_chunks(send, events)
+                await _send_events(send, events, more=True)
                 events = []
             piece = await pieces.get()
         if events:
-            await self._send_chunks(send, events)
+            await _send_events(send, events, more=True)
 
-    async def _send_chunks(self, send: Send, events: list[JSONObject]) -> None:
-        if self._call.include_usage:
-            events = [{**event, "usage": None} for event in events]
-        await _send_events(send, events, more=True)
+    def _running_usage(self) -> RunningUsage | None:
+        if not self._call.running_usage:
+            return None
+        prompt = self._served.model.count_prompt(self._requests[0])
+        return RunningUsage(prompt, len(self._requests))
+
+    def _told(self, chunk: JSONObject, running: RunningUsage | None) -> JSONObject:
+        """The chunk with the usage so far: null unless it was asked for, or is not known."""
+        if not self._call.include_usage:
+            return chunk
+        return {**chunk, "usage": None if running is None else running.told()}
 
     async def _send_end(self, send: Send, replies: Sequence[ModelReply]) -> None:
         if self._call.include_usage:

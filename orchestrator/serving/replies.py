@@ -16,7 +16,7 @@ from longthought.types import (
     text_of,
 )
 
-__all__ = ["ChoiceStream", "completion", "usage_of"]
+__all__ = ["ChoiceStream", "RunningUsage", "completion", "usage_of"]
 
 _FINISH: Mapping[FinishReason, str] = {
     "stop": "stop",
@@ -127,6 +127,37 @@ class ChoiceStream:
             "logprobs": logprobs,
         }
         return {**self._head, "choices": [choice]}
+
+
+class RunningUsage:
+    """What a stream has used so far: its prompt, which counts once, and all that was said.
+
+    ``prompt`` is the number of its tokens, None if the model does not count prompts; then nothing
+    is known until the model tells it with a piece, or a choice has ended.
+    """
+
+    def __init__(self, prompt: int | None, choices: int) -> None:
+        self._prompt = prompt
+        self._said = [0] * choices
+
+    def take(self, index: int, said: Delta | ModelReply) -> None:
+        """A piece of a choice has come, or its end."""
+        told = said.usage if isinstance(said, Delta) else Usage.from_json(said["usage"])
+        if told is not None:
+            self._prompt, self._said[index] = told.prompt_tokens, told.completion_tokens
+        elif isinstance(said, Delta):
+            self._said[index] += said.tokens
+
+    def told(self) -> JSONObject | None:
+        """The usage for the next chunk, None if it is not known."""
+        if self._prompt is None:
+            return None
+        said = sum(self._said)
+        return {
+            "prompt_tokens": self._prompt,
+            "completion_tokens": said,
+            "total_tokens": self._prompt + said,
+        }
 
 
 def _message(message: Message) -> JSONObject:

@@ -153,6 +153,7 @@ class _Tool(_Body):
 
 class _StreamOptions(_Body):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 _Stop = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
@@ -187,6 +188,12 @@ class ChatCall(_Body):
     def include_usage(self) -> bool:
         """Whether the last chunk of the stream is to carry the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def running_usage(self) -> bool:
+        """Whether every chunk is to carry the usage so far, if the last one does; as vLLM."""
+        options = self.stream_options
+        return self.include_usage and options is not None and bool(options.continuous_usage_stats)
 
 
 def read_call(body: bytes) -> ChatCall:

@@ -11,6 +11,8 @@ import pytest
 
 from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.embedded import EmbeddedModel
+from longthought.orchestrator.models.scripted import ScriptedModel
+from longthought.orchestrator.serving import chat_server
 from longthought.tools import ToolCall, calculator, run_tool
 from longthought.types import ModelReply, Sampling
 from longthought.verifiers import answers
@@ -62,6 +64,40 @@ async def test_a_reply(client: Client, embedded: EmbeddedModel) -> None:
     assert again.usage.prompt_tokens_details.cached_tokens == same["usage"]["cached_tokens"]
     assert again.system_fingerprint == told.system_fingerprint
     assert again.id != told.id
+
+
+RUNNING = {"include_usage": True, "continuous_usage_stats": True}
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+async def test_a_stream_tells_its_usage_with_every_piece(client: Client, choices: int) -> None:
+    chunks = await chunked(client, seed=1, n=choices, stream_options=RUNNING)
+    said = [chunk.usage.completion_tokens for chunk in chunks]
+    assert said == sorted(said)
+    assert (said[0], len(set(said)) > 2, said[-2]) == (0, True, said[-1])
+    assert {chunk.usage.prompt_tokens for chunk in chunks} == {chunks[-1].usage.prompt_tokens}
+    for chunk in chunks:
+        usage = chunk.usage
+        assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+async def test_running_usage_alone_asks_for_none(client: Client) -> None:
+    chunks = await chunked(client, seed=1, stream_options={"continuous_usage_stats": True})
+    assert {chunk.usage for chunk in chunks} == {None}
+
+
+async def test_what_nobody_counts_is_told_once_it_is_known() -> None:
+    class Uncounted(ScriptedModel):
+        def count_prompt(self, request: Any) -> None:
+            """No more is known than of a model elsewhere."""
+
+    with chat_server(Uncounted(["one two three"])) as server:
+        async with Client(base_url=server.url, api_key="none") as client:
+            chunks = await chunked(client, model="scripted", stream_options=RUNNING)
+    *before, end, usage = [chunk.usage for chunk in chunks]
+    assert before
+    assert set(before) == {None}
+    assert end.completion_tokens == usage.completion_tokens > 0
 
 
 async def test_a_stream_is_the_same_reply_in_pieces(client: Client) -> None:

@@ -13,10 +13,11 @@ from longthought.errors import BackendError
 from longthought.orchestrator.models import OpenAIModel
 from longthought.orchestrator.models.allowance import Allowance
 from longthought.orchestrator.models.embedded import EmbeddedModel
+from longthought.orchestrator.models.registry import BackendSettings, resolve_model
 from longthought.orchestrator.models.scripted import ScriptedModel
 from longthought.orchestrator.serving import ChatServer, chat_server
 from longthought.tools import calculator
-from longthought.types import JSONObject, ModelRequest
+from longthought.types import Delta, JSONObject, ModelRequest
 from tests.serving.conftest import ASKED, PUZZLE, Held
 
 ABLE = {"continues": True, "inline_tools": True}
@@ -72,6 +73,23 @@ async def test_replies_and_usage_are_those_of_the_process(fresh: ChatServer, str
     assert cached > 0
     assert ends == [";", ";"]
     await near.aclose()
+    await far.aclose()
+
+
+async def test_a_client_that_knows_the_server_hears_the_usage_of_a_stream(
+    fresh: ChatServer,
+) -> None:
+    settings = BackendSettings(kind="longthought", base_url=fresh.url)
+    far = resolve_model("near/embedded", backends={"near": settings})
+    heard: list[int] = []
+
+    def emit(delta: Delta) -> None:
+        assert delta.usage is not None
+        heard.append(delta.usage.completion_tokens)
+
+    reply = await far.generate(asked(seed=1), Allowance(), emit)
+    assert heard == sorted(heard)
+    assert 0 < heard[0] <= heard[-1] == reply["usage"]["completion_tokens"]
     await far.aclose()
 
 

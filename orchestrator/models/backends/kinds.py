@@ -229,6 +229,7 @@ _ALL = (
         inline_tools=True,
         max_tokens_field="max_tokens",
         reasoning="reasoning_content",
+        running_usage=True,
         samples=True,
         cached="yes",
         prefix_cache=True,
