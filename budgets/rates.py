@@ -43,6 +43,8 @@ class Ticket:
     heard: bool = False
     over: bool = False
     places: list[tuple[Window, Place]] = field(default_factory=list)
+    heard_before: tuple[int, int] = (0, 0)
+    """Calls, and tokens of calls, that had been heard of when it left."""
 
 
 @dataclass(eq=False, slots=True)
@@ -143,12 +145,20 @@ class Left:
         """Whether the server ever said anything."""
         return self._level < math.inf
 
-    def tell(self, said: Said, now: float, under_way: float = 0) -> None:
-        """Take in what a reply says; ``under_way`` is what the server may not have seen yet."""
+    def tell(self, said: Said, now: float, under_way: float = 0, unseen: float = math.inf) -> None:
+        """Take in what a reply says; ``under_way`` is what the server may not have seen yet.
+
+        ``unseen`` is what it may not have seen when it wrote this: replies arrive in any order, and
+        one that was overtaken would bring back what calls that are over have taken since. So what
+        was known before holds, as far as it lies between the two.
+        """
+        level = said.left - under_way
+        if self.known:
+            level = min(level, max(said.left - unseen, self._now(now)))
         limit = said.left if said.limit is None else said.limit
         self.limit = max(limit, said.left, 1.0)
         missing = self.limit - said.left
-        self._level, self._at, self._until = said.left - under_way, now, math.inf
+        self._level, self._at, self._until = level, now, math.inf
         if not said.refills:
             self._rate, self._until = 0.0, now + (PERIOD if said.reset is None else said.reset)
         elif said.reset and missing > 0:
@@ -184,6 +194,19 @@ class Left:
         return min(self.limit, self._level + self._rate * max(0.0, now - self._at))
 
 
+class _Sum:
+    """How many calls, and how many tokens of them."""
+
+    __slots__ = ("units",)
+
+    def __init__(self) -> None:
+        self.units = (0, 0)
+
+    def add(self, ticket: Ticket, sign: int = 1) -> None:
+        calls, tokens = self.units
+        self.units = (calls + sign, tokens + sign * ticket.tokens)
+
+
 class Rates:
     """The line of calls to one endpoint, and what it knows of the endpoint's limits.
 
@@ -199,6 +222,7 @@ class Rates:
         self.requests_left, self.tokens_left = Left(), Left()
         self._lines: dict[int, dict[Ticket, None]] = {0: {}}
         self._unheard: dict[Ticket, None] = {}
+        self._granted, self._heard = _Sum(), _Sum()
         self._caution = Caution()
         self._quiet_from: float | None = None
         """Since when nobody is in line and the server owes no answer."""
@@ -275,6 +299,7 @@ class Rates:
     def sent(self, ticket: Ticket, now: float) -> None:
         """The call leaves."""
         ticket.sent = True
+        ticket.heard_before = self._heard.units
         for window, place in ticket.places:
             window.send(place, now)
 
@@ -283,10 +308,12 @@ class Rates:
     ) -> None:
         """Take in what the reply to a call says of the limits."""
         others = [other for other in self._unheard if other is not ticket]
+        calls, size = self._unseen(ticket)
         if requests is not None:
-            self.requests_left.tell(requests, now, len(others))
+            self.requests_left.tell(requests, now, len(others), calls)
         if tokens is not None:
-            self.tokens_left.tell(tokens, now, sum(other.tokens for other in others))
+            under_way = sum(other.tokens for other in others)
+            self.tokens_left.tell(tokens, now, under_way, size)
 
     def heard(self, ticket: Ticket | None, now: float, *, well: bool = True) -> None:
         """The server has answered a call; ``well`` if it took it on.
@@ -295,7 +322,9 @@ class Rates:
         """
         if ticket is not None:
             ticket.heard = True
-            self._unheard.pop(ticket, None)
+            if ticket in self._unheard:
+                self._heard.add(ticket)
+                del self._unheard[ticket]
         if well and ticket is not None:
             self._caution.well(ticket.granted_at, now)
         self._note_quiet(now)
@@ -323,6 +352,7 @@ class Rates:
         ticket.over = True
         if not ticket.sent:
             self._give_back(ticket, now)
+            self._unheard.pop(ticket, None)
         elif tokens is not None:
             for window, place in ticket.places:
                 if window is self.tokens:
@@ -350,13 +380,26 @@ class Rates:
 
     def _grant(self, ticket: Ticket, now: float) -> None:
         ticket.granted_at = now
+        ticket.heard_before = self._heard.units
         self._caution.granted(now)
         self._unheard[ticket] = None
+        self._granted.add(ticket)
         for window, units in ((self.requests, 1), (self.tokens, ticket.tokens)):
             if window is not None:
                 ticket.places.append((window, window.take(units)))
         self.requests_left.take(1, now)
         self.tokens_left.take(ticket.tokens, now)
+
+    def _unseen(self, ticket: Ticket | None) -> tuple[float, float]:
+        """Calls and their tokens that the server may not have seen when it answered a call.
+
+        That is all but what had been heard of when the call left, and itself.
+        """
+        if ticket is None:
+            return math.inf, math.inf
+        calls, tokens = self._granted.units
+        heard, heard_tokens = ticket.heard_before
+        return calls - heard - 1, tokens - heard_tokens - ticket.tokens
 
     def _note_quiet(self, now: float) -> None:
         if self._quiet_from is None and not self._unheard and not self.waiting:
@@ -365,6 +408,7 @@ class Rates:
     def _give_back(self, ticket: Ticket, now: float) -> None:
         for window, place in ticket.places:
             window.correct(place, 0)
+        self._granted.add(ticket, -1)
         self.requests_left.give(1, now)
         self.tokens_left.give(ticket.tokens, now)
 

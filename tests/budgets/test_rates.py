@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from longthought.budgets.rates import PERIOD, Rates, Said, Ticket, checked_rate
@@ -262,10 +262,37 @@ def test_a_window_that_begins_anew_is_waited_for_and_then_forgotten() -> None:
     assert rates.serve(40) == more  # what the new window holds, the next reply will tell
 
 
+def test_a_reply_that_was_overtaken_brings_nothing_back() -> None:
+    rates = Rates()
+    rates.requests_left.tell(Said(left=2, limit=60, reset=58), 0)
+    slow, quick, third = Ticket(), Ticket(), Ticket()
+    assert served(rates, 0, slow, quick) == [slow, quick]
+    for call in (slow, quick):
+        rates.sent(call, 0)
+    # The server sees the slow one first: one is left then, and none after the quick one.
+    rates.told(quick, Said(left=0, limit=60, reset=60), None, 0)
+    rates.heard(quick, 0)
+    rates.told(slow, Said(left=1, limit=60, reset=59), None, 0)
+    rates.heard(slow, 0)
+    assert served(rates, 0, third) == []
+    assert rates.next_at(0) == pytest.approx(1)
+
+
+def test_what_others_take_of_a_limit_counts_at_once() -> None:
+    rates, mine, next_ones = Rates(), Ticket(), [Ticket() for _ in range(3)]
+    rates.requests_left.tell(Said(left=50, limit=60, reset=10), 0)
+    assert served(rates, 0, mine) == [mine]
+    rates.sent(mine, 0)
+    rates.told(mine, Said(left=2, limit=60, reset=58), None, 0)
+    rates.heard(mine, 0)
+    assert served(rates, 0, *next_ones) == next_ones[:2]
+
+
 @given(
     st.integers(1, 20),
     st.lists(st.tuples(TIMES, st.sampled_from([0.0, 0.2, 3.0])), min_size=1, max_size=40),
 )
+@example(2, [(0.0, 0.0), (0.0, 0.2), (59.9, 0.2), (0.0, 0.0), (0.0, 0.0)])
 def test_a_server_that_tells_its_limit_is_never_passed(limit: int, calls: Any) -> None:
     rates, now, level, filled = Rates(), 0.0, float(limit), 0.0
     rates.requests_left.tell(Said(left=limit, limit=limit), 0)  # the first reply has come

@@ -24,6 +24,7 @@ from longthought.orchestrator.models.embedded.puzzles import vocabulary as v
 from longthought.verifiers import answers
 
 SEED = 0
+pytestmark = pytest.mark.timeout(900)  # 12,800 replies, and whatever else the machine does
 
 
 @pytest.fixture(scope="module")
