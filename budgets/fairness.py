@@ -25,6 +25,10 @@ class FairShares:
         self._wanting: dict[Hashable, int] = {}
         self._weights: dict[Hashable, float] = {}
 
+    def __len__(self) -> int:
+        """How many parties are remembered."""
+        return len(self._got)
+
     def weigh(self, party: Hashable, weight: float) -> None:
         """Give a party a weight other than 1.
 
@@ -48,11 +52,17 @@ class FairShares:
         self._wanting[party] += 1
 
     def leave(self, party: Hashable) -> None:
-        """One ticket less; without any the party is forgotten, unless it got more than others."""
+        """One ticket less; without any the party is forgotten, unless it got more than others.
+
+        When nobody wants anything all are: there is nobody to be ahead of.
+        """
         self._wanting[party] -= 1
         if not self._wanting[party]:
             del self._wanting[party]
-            least = min((self._got[other] for other in self._wanting), default=self._got[party])
+            if not self._wanting:  # what is kept would be kept for ever
+                self._got.clear()
+                return
+            least = min(self._got[other] for other in self._wanting)
             for other in [other for other in self._got if other not in self._wanting]:
                 if self._got[other] <= least:
                     del self._got[other]
