@@ -23,6 +23,15 @@ def test_who_is_ahead_stands_back_also_after_a_pause() -> None:
     assert shares.ahead() == set()
 
 
+def test_who_was_overtaken_while_it_rested_starts_level() -> None:
+    shares = FairShares(4.0)
+    shares.join("slow")
+    serve(shares, "quick", 2)
+    shares.charge("slow", 10.0)
+    shares.join("quick")
+    assert shares.ahead() == set()
+
+
 def test_of_parties_that_are_over_nothing_is_left() -> None:
     shares = FairShares(4.0)
     for pair in range(1000):
