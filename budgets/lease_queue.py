@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from heapq import merge, nsmallest
+from heapq import merge
 from itertools import count, islice
+from operator import itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from longthought.budgets.fairness import FairShares
@@ -147,6 +150,45 @@ class Waiting(Generic[Ticket]):
         return merge(*alike, key=_turn)
 
 
+class _Due(Generic[Ticket]):
+    """Entries with a deadline, the soonest first; of equal ones by kind, then as they came."""
+
+    __slots__ = ("_keys", "_numbers", "_order")
+
+    def __init__(self) -> None:
+        self._order: list[tuple[float, int, int, Entry[Ticket]]] = []
+        self._keys: dict[Ticket, tuple[float, int, int]] = {}
+        self._numbers = count()
+
+    def put(self, entry: Entry[Ticket]) -> None:
+        """An entry comes; one without a deadline has no place here."""
+        if entry.deadline is not None:
+            self._enter(entry, next(self._numbers))
+
+    def take(self, ticket: Ticket) -> Entry[Ticket] | None:
+        """Take an entry out; None if it is not here."""
+        key = self._keys.pop(ticket, None)
+        return None if key is None else self._order.pop(bisect_left(self._order, key))[-1]
+
+    def changed(self, entry: Entry[Ticket]) -> None:
+        """An entry is of another kind now; its number stays."""
+        key = self._keys.get(entry.ticket)
+        if key is not None:
+            self.take(entry.ticket)
+            self._enter(entry, key[2])
+
+    def within(self, now: float, seconds: float) -> Iterator[Entry[Ticket]]:
+        """Those that are here now and whose deadline comes within so many seconds."""
+        begin = bisect_left(self._order, (now,))
+        end = bisect_left(self._order, (now + seconds, math.inf))
+        return map(itemgetter(-1), self._order[begin:end])
+
+    def _enter(self, entry: Entry[Ticket], number: int) -> None:
+        if entry.deadline is not None:
+            key = self._keys[entry.ticket] = (entry.deadline, _kind(entry), number)
+            insort(self._order, (*key, entry))
+
+
 class LeaseQueue(Generic[Ticket]):
     """Three queues: resumed with a lease, resumed without, new; first come first served in each.
 
@@ -168,7 +210,7 @@ class LeaseQueue(Generic[Ticket]):
         self.max_passes, self.max_wait, self.urgent = max_passes, max_wait, urgent
         self.runs, self.tenants = FairShares(_QUANTUM), FairShares(_QUANTUM)
         self._queues = tuple(Waiting[Ticket]() for _ in (_LEASED, _PARKED, _NEW))
-        self._due: dict[Ticket, Entry[Ticket]] = {}
+        self._due = _Due[Ticket]()
         self.lost: dict[Hashable, None] = {}
         self._passes = 0
         self._ordinary: float = float("inf")
@@ -187,8 +229,7 @@ class LeaseQueue(Generic[Ticket]):
     def add(self, entry: Entry[Ticket]) -> None:
         """Put an entry at the end of its queue."""
         self._queues[_kind(entry)].put(entry)
-        if entry.deadline is not None:
-            self._due[entry.ticket] = entry
+        self._due.put(entry)
         self.runs.join(entry.run)
         self.tenants.join(entry.tenant)
 
@@ -197,7 +238,7 @@ class LeaseQueue(Generic[Ticket]):
         for queue in self._queues:
             entry = queue.take(ticket)
             if entry is not None:
-                self._due.pop(ticket, None)
+                self._due.take(ticket)
                 return entry
         return None
 
@@ -221,6 +262,7 @@ class LeaseQueue(Generic[Ticket]):
             leased.take(entry.ticket)
             entry.leased = False
             self._queues[_PARKED].put(entry)
+            self._due.changed(entry)
 
     def forget(self, branch: Hashable) -> None:
         """A branch has ended; what still waits for it asks for a permit alone."""
@@ -229,6 +271,7 @@ class LeaseQueue(Generic[Ticket]):
             for entry in queue:
                 if entry.branch == branch:
                     entry.branch, entry.leased = None, False
+                    self._due.changed(entry)
 
     def candidates(
         self,
@@ -271,15 +314,9 @@ class LeaseQueue(Generic[Ticket]):
                 entries = sorted(islice(entries, _SORTED), key=later)
             yield from [(entry, None) for entry in _first(entries)]
 
-    def _urgent(self, now: float, reach: Callable[[Only], bool] | None) -> list[Entry[Ticket]]:
-        due = [
-            (entry.deadline, _kind(entry), place, entry)
-            for place, entry in enumerate(self._due.values())
-            if entry.deadline is not None
-            and 0 <= entry.deadline - now <= self.urgent
-            and (reach is None or reach(entry.only))
-        ]
-        return [entry for _, _, _, entry in nsmallest(_LOOKED_AT, due, key=_deadline)]
+    def _urgent(self, now: float, reach: Callable[[Only], bool] | None) -> Iterator[Entry[Ticket]]:
+        due = self._due.within(now, self.urgent)
+        return islice((one for one in due if reach is None or reach(one.only)), _LOOKED_AT)
 
 
 def _able(
@@ -294,10 +331,6 @@ def _turn(entry: Entry[Ticket]) -> int:
 
 def _since(entry: Entry[Ticket]) -> float:
     return entry.since
-
-
-def _deadline(due: tuple[float, int, int, Entry[Ticket]]) -> tuple[float, int, int]:
-    return due[:3]
 
 
 def _kind(entry: Entry[Ticket]) -> int:

@@ -144,6 +144,8 @@ class Seats:
     """The shared starts that a call has computed."""
     _resumed: set[str] = field(default_factory=set)
     """Branches and nodes in which an earlier attempt has recorded something."""
+    _over: bool = False
+    """Whether the attempt is: what outlives it gets no seat, since nobody would end it."""
     _last: Seat | None = None
     """The seat of the node that generated last, outside branches."""
     _rates: dict[str, float] = field(default_factory=dict)
@@ -204,6 +206,8 @@ class Seats:
         return seat if seat is not None and seat.slot.state in resting else None
 
     def _slot(self, place: str, resumed: bool) -> Slot:
+        if self._over:
+            raise RuntimeError(f"the attempt at {self.run} is over")
         # An earlier attempt that was taken over may not have let go of its own yet.
         slot = self.controller.branch(
             f"{self.run}{place}", resumed=resumed, run=self.run, tenant=self.tenant, anew=True
@@ -214,9 +218,10 @@ class Seats:
     def release(self) -> JSONObject:
         """Leave nothing with the controller; returns what was not told of leases, by place."""
         left: JSONObject = {}
+        self._over = True
         for seat in self._seats.values():
             if seat.slot.state not in FINAL_STATES:
-                self.controller.forget(seat.slot)
+                seat.slot.move(BranchState.DONE)  # it cannot ask for a permit any more
             told = self.told(seat)
             if told:
                 left[seat.place] = told

@@ -157,11 +157,19 @@ class LiveCall:
                     finish(self, "budget", budget_fields(error))
                     raise
                 else:
-                    finish_reply(self, reply)
+                    self._finish_reply(reply)
                     return reply
             raise AssertionError("unreachable: the last try returns or raises")
         finally:
             session.seats.leave(seat)
+
+    def _finish_reply(self, reply: ModelReply) -> None:
+        """See :func:`finish_reply`; a reply that cannot be used is paid for all the same."""
+        try:
+            finish_reply(self, reply)
+        except BaseException:
+            self._end(release=False)
+            raise
 
     def _taken(self, found: PickedUp) -> ModelReply:
         """A reply that an earlier attempt began: what that had reserved for it stays charged."""
@@ -208,13 +216,18 @@ class LiveCall:
         False if the permit is for an endpoint that the call has no turn at: all those that it has
         one at went out while it waited.
         """
-        turn = self.turn = None if self.paced is None else await self._turn(self.paced)
-        permit = self._ask(getattr(turn, "places", None)).permit
-        if permit.would_wait:
-            await self._committed()  # what is decided should not wait in memory for a slot
-        await self._or_release(permit.__aenter__())
-        go: Callable[[str], bool] | None = getattr(turn, "go", None)
-        return go is None or go(permit.endpoint)
+        try:
+            turn = self.turn = None if self.paced is None else await self._turn(self.paced)
+            permit = self._ask(getattr(turn, "places", None)).permit
+            if permit.would_wait:
+                # what is decided should not wait in memory for a slot
+                await self.session.commit(self.frame)
+            await permit.__aenter__()
+            go: Callable[[str], bool] | None = getattr(turn, "go", None)
+            return go is None or go(permit.endpoint)
+        except BaseException:
+            self._end(release=True)
+            raise
 
     def _give_back_turn(self) -> None:
         """Give slot and turn of a try back; twice is harmless."""
@@ -258,15 +271,11 @@ class LiveCall:
         """A turn at the endpoint; it is waited for without a slot."""
         assert self.reservation is not None  # noqa: S101 - reserved before
         tokens = self.prompt_tokens + self.reservation.amount.output_tokens
-        try:
-            turn = paced.try_turn(tokens, tries=self.tries)
-            if turn is None:
-                await self._committed()  # nor should it wait in memory for a turn
-                within = longest_wait(self.session)
-                turn = await paced.turn(tokens, tries=self.tries, within=within)
-        except BaseException:
-            self._end(release=True)
-            raise
+        turn = paced.try_turn(tokens, tries=self.tries)
+        if turn is None:
+            await self.session.commit(self.frame)  # nor should it wait there for a turn
+            within = longest_wait(self.session)
+            turn = await paced.turn(tokens, tries=self.tries, within=within)
         return turn
 
     async def _generate(self) -> ModelReply:
@@ -338,13 +347,6 @@ class LiveCall:
         self.exact = exact is not None
         return exact if exact is not None else self.session.estimator.bound(self.request, self.ids)
 
-    async def _or_release(self, waiting: JSON) -> None:
-        try:
-            await waiting
-        except BaseException:
-            self._end(release=True)
-            raise
-
     async def _dispatch(self) -> None:
         """Commit ``started`` with its reservation; only then may the call leave."""
         self.session.enter_chain(self.frame.branch)
@@ -361,7 +363,11 @@ class LiveCall:
         )
         self.emitted = self.thought = 0
         self.running, self.dispatched = None, True
-        await self._or_release(self.session.journal.flush())
+        try:
+            await self.session.journal.flush()
+        except BaseException:
+            self._end(release=True)
+            raise
 
     async def top_up(self, wanted: int) -> int:
         """Reserve more for the stream under way and commit that before it is used."""
@@ -401,13 +407,6 @@ class LiveCall:
                 show(delta)
 
         return emit
-
-    async def _committed(self) -> None:
-        try:
-            await self.session.commit(self.frame)
-        except BaseException:
-            self._end(release=True)
-            raise
 
     # -- the end of the call --------------------------------------------------------------------
 

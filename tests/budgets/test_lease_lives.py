@@ -207,8 +207,13 @@ def test_nobody_waits_for_ever(seed: int, slots: int, capacity: int | None) -> N
         assert all(now - begun < 100 + 30 * 12 for begun in since.values())
 
 
-@pytest.mark.parametrize("capacity", [None, 30_000])
-def test_a_thousand_branches_cost_little_per_decision(capacity: int | None) -> None:
+@pytest.mark.parametrize(
+    ("capacity", "deadline"), [(None, None), (30_000, None), (None, 20.0), (None, 2000.0)]
+)
+@pytest.mark.parametrize("runs", [1, 1000])
+def test_a_thousand_branches_cost_little_per_decision(
+    capacity: int | None, deadline: float | None, runs: int
+) -> None:
     """Counted in calls: a decision must not look at everyone who waits."""
     looked = 0
 
@@ -218,7 +223,15 @@ def test_a_thousand_branches_cost_little_per_decision(capacity: int | None) -> N
 
     scheduler = LeaseScheduler[str](8, capacity=capacity)
     for index in range(1000):
-        scheduler.enqueue(f"{index}", resumed=False, now=0, branch=index, context=3000)
+        scheduler.enqueue(
+            f"{index}",
+            resumed=False,
+            now=0,
+            branch=index,
+            context=3000,
+            run=index % runs,
+            deadline=deadline,
+        )
     profile: Callable[..., object] | None = sys.getprofile()
     sys.setprofile(count)
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.protocol_server import ProtocolServer, protocol_server
 from longthought import Budget, Candidate, Store, Workflow, answers, strategies, tool, verifiers
-from longthought.budgets import PriceBook, Scope
+from longthought.budgets import Pool, PriceBook, Scope
 from longthought.errors import BackendError, BackendRefused, UnpricedModel
 from longthought.orchestrator import runs
 from longthought.orchestrator.definition import Retry
@@ -462,3 +462,41 @@ async def test_a_cancelled_run_leaves_nothing_and_the_next_one_works(
     assert (await again.run("Add up.")).status == "completed"
     nothing_is_held(again, scopes)
     await again.aclose()
+
+
+class WrongTurn(ScriptedModel):
+    """Its turns do not know where to go."""
+
+    places = None
+
+    def try_turn(self, tokens: int, *, tries: int = 0) -> WrongTurn:
+        return self
+
+    def go(self, endpoint: str) -> bool:
+        raise RuntimeError("no way")
+
+    def end(self) -> None:
+        """There is nothing to give back."""
+
+
+class Endless(ScriptedModel):
+    """Its replies do not say how they ended."""
+
+    async def generate(self, *arguments: Any) -> ModelReply:
+        reply = await super().generate(*arguments)
+        del reply["finish_reason"]  # type: ignore[misc]
+        return reply
+
+
+@pytest.mark.parametrize(("model", "sent"), [(WrongTurn, False), (Endless, True)])
+async def test_an_adapters_mistake_holds_nothing_of_a_pool(
+    store: Store, model: type[ScriptedModel], sent: bool
+) -> None:
+    pool = Pool("shared", Budget(tokens=10_000))
+    workflow = Workflow(
+        "faults", model=model(lambda _: "1"), strategy=strategies.sample(2), store=store
+    )
+    result = await workflow.run("1?", pool=pool)
+    assert result.status == "incomplete"
+    nothing_is_held(workflow, [pool])
+    assert bool(pool.spent.tokens) is sent

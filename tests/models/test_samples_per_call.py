@@ -13,6 +13,7 @@ from longthought.errors import BackendError, ConfigurationError
 from longthought.orchestrator.models import OpenAIModel, ScriptedModel, says
 from longthought.orchestrator.models.embedded import EmbeddedModel
 from longthought.orchestrator.models.openai.chat_choices import ChatChoices
+from longthought.orchestrator.models.openai.siblings import Siblings
 from longthought.orchestrator.models.openai.usage import shared_usage
 from longthought.orchestrator.serving import chat_server
 from longthought.types import Delta, Message, Usage, text_of
@@ -133,6 +134,17 @@ async def test_a_failed_call_fails_for_each(server: Any, granted: Any) -> None:
     failures = await asyncio.gather(*calls, return_exceptions=True)
     assert [getattr(failure, "status", None) for failure in failures] == [503] * 4
     await model.aclose()
+
+
+async def test_a_call_that_is_cancelled_from_inside_fails_for_each() -> None:
+    async def ask_all(*_: Any) -> Any:
+        raise asyncio.CancelledError
+
+    siblings = Siblings(ask_all, 4)
+    calls = [siblings.reply(asked(n), 99, None) for n in range(2)]
+    async with asyncio.timeout(5):
+        failures = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(failure) for failure in failures] == [BackendError] * 2
 
 
 @pytest.mark.parametrize("stream", [True, False])

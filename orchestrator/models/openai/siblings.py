@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from longthought.errors import BackendError
 from longthought.orchestrator.models.openai.dialect import Emit
 from longthought.types import Delta, ModelReply, ModelRequest
 
@@ -60,6 +61,11 @@ class _Call:
         replies: Sequence[ModelReply | Exception]
         try:
             replies = await self._ask(self._callers[0].request, self._limit, emits)
+        except asyncio.CancelledError:
+            if all(caller.future.done() for caller in self._callers):
+                raise  # the last of them has left
+            error = BackendError("something inside the adapter was cancelled")
+            replies = [error] * len(self._callers)
         except Exception as error:  # whatever it is, each caller has to hear of it
             replies = [error] * len(self._callers)
         for caller, reply in zip(self._callers, replies, strict=True):
