@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from longthought.budgets.amounts import KINDS, NANODOLLARS_PER_DOLLAR, Kind, dollars
+from longthought.budgets.amounts import NANODOLLARS_PER_DOLLAR, Kind, dollars
 from longthought.errors import InvalidInput
 from longthought.types import JSON, JSONObject
 
@@ -135,14 +135,6 @@ class Budget:
             if name not in known:
                 raise InvalidInput(f"budget.{name}", "no such limit", f"use {', '.join(known)}")
         return cls(**value)
-
-    def lowered(self, other: Budget) -> str | None:
-        """The first counted limit that is lower here than in ``other``, None if there is none."""
-        for kind in KINDS:
-            mine, theirs = self.limit(kind), other.limit(kind)
-            if mine is not None and (theirs is None or mine < theirs):
-                return "usd" if kind == "nanodollars" else kind
-        return None
 
     def raised(self, to: Budget) -> Budget:
         """These limits, and in place of each the one of ``to`` where that is higher.
