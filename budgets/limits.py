@@ -12,7 +12,7 @@ from longthought.budgets.amounts import NANODOLLARS_PER_DOLLAR, Kind, dollars
 from longthought.errors import InvalidInput
 from longthought.types import JSON, JSONObject
 
-__all__ = ["FINAL_ANSWER_TOKENS", "Budget"]
+__all__ = ["FINAL_ANSWER_TOKENS", "Budget", "check_budget"]
 
 FINAL_ANSWER_TOKENS = 512
 """Most tokens kept back for the final answer unless the user says otherwise."""
@@ -154,6 +154,7 @@ class Budget:
         Raises:
             InvalidInput: it does; names the limit.
         """
+        check_budget("budget", to)
         for name in _LIMITS:
             mine, theirs = getattr(self, name), getattr(to, name)
             if theirs is None or (mine is not None and theirs >= mine):
@@ -167,6 +168,12 @@ class Budget:
     def _smaller_token_limit(self) -> int | None:
         set_limits = [n for n in (self.tokens, self.output_tokens) if n is not None]
         return min(set_limits, default=None)
+
+
+def check_budget(field: str, value: object) -> None:
+    """Refuse what is no budget; None passes."""
+    if value is not None and not isinstance(value, Budget):
+        raise InvalidInput(field, f"{value!r} is no budget", "Write Budget(tokens=20_000)")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -8,6 +8,7 @@ force is recorded as ``limit_raised``.
 from __future__ import annotations
 
 from longthought.budgets import Budget
+from longthought.budgets.limits import check_budget
 from longthought.errors import InvalidInput
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED
@@ -50,6 +51,7 @@ async def send_raise(store: Store, run_id: str, to: Budget) -> Budget:
         RunNotFound: there is no such run.
         InvalidInput: nothing is given, a limit would be lower or new, or the run has ended.
     """
+    check_budget("budget", to)
     if not to.to_json():
         raise InvalidInput("budget", "raises nothing", "Give a limit, as --tokens 20000")
     sent = await store.waiting_values(run_id, RAISE)  # first: what is taken in since is on record
