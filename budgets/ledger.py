@@ -17,7 +17,6 @@ from longthought.budgets.accounts import Account, as_amount, impossible
 from longthought.budgets.amounts import KINDS, Amount, Kind, Vector
 from longthought.budgets.limits import Budget
 from longthought.budgets.waiting import Claims, Line, Waiter, Wish
-from longthought.errors import InvalidInput
 from longthought.types import JSONObject
 
 __all__ = ["Reservation", "Scope"]
@@ -258,17 +257,14 @@ class Scope:
     def raise_limit(self, budget: Budget) -> None:
         """Put higher limits in force; those who wait and now fit are served at once.
 
+        What ``budget`` leaves out stays as it is, ``final_answer`` too.
+
         Raises:
-            InvalidInput: a limit would be lower than before; what was granted cannot be taken back.
+            InvalidInput: a limit would be lower than before, since what was granted cannot be taken
+                back, or new.
         """
-        lowered = budget.lowered(self.budget)
-        if lowered is not None:
-            raise InvalidInput(
-                f"budget.{lowered}",
-                f"the new limit of {self.name} is lower than the old one",
-                "raise it or leave it out",
-            )
-        self.accounts[0].limit_by(budget)
+        self.budget.check_raise(budget)
+        self.accounts[0].limit_by(self.budget.raised(budget))
         self._changed()
 
     def close(self, *, force: bool = False) -> None:

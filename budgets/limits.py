@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from longthought.budgets.amounts import KINDS, NANODOLLARS_PER_DOLLAR, Kind, dollars
+from longthought.budgets.amounts import NANODOLLARS_PER_DOLLAR, Kind, dollars
 from longthought.errors import InvalidInput
 from longthought.types import JSON, JSONObject
 
-__all__ = ["FINAL_ANSWER_TOKENS", "Budget"]
+__all__ = ["FINAL_ANSWER_TOKENS", "Budget", "check_budget"]
 
 FINAL_ANSWER_TOKENS = 512
 """Most tokens kept back for the final answer unless the user says otherwise."""
@@ -136,14 +136,6 @@ class Budget:
                 raise InvalidInput(f"budget.{name}", "no such limit", f"use {', '.join(known)}")
         return cls(**value)
 
-    def lowered(self, other: Budget) -> str | None:
-        """The first counted limit that is lower here than in ``other``, None if there is none."""
-        for kind in KINDS:
-            mine, theirs = self.limit(kind), other.limit(kind)
-            if mine is not None and (theirs is None or mine < theirs):
-                return "usd" if kind == "nanodollars" else kind
-        return None
-
     def raised(self, to: Budget) -> Budget:
         """These limits, and in place of each the one of ``to`` where that is higher.
 
@@ -162,6 +154,7 @@ class Budget:
         Raises:
             InvalidInput: it does; names the limit.
         """
+        check_budget("budget", to)
         for name in _LIMITS:
             mine, theirs = getattr(self, name), getattr(to, name)
             if theirs is None or (mine is not None and theirs >= mine):
@@ -175,6 +168,12 @@ class Budget:
     def _smaller_token_limit(self) -> int | None:
         set_limits = [n for n in (self.tokens, self.output_tokens) if n is not None]
         return min(set_limits, default=None)
+
+
+def check_budget(field: str, value: object) -> None:
+    """Refuse what is no budget; None passes."""
+    if value is not None and not isinstance(value, Budget):
+        raise InvalidInput(field, f"{value!r} is no budget", "Write Budget(tokens=20_000)")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Self, cast
 from longthought.budgets.accounts import Account
 from longthought.budgets.amounts import Amount
 from longthought.budgets.ledger import Scope
-from longthought.budgets.limits import Budget
+from longthought.budgets.limits import Budget, check_budget
 from longthought.budgets.shares import Shares
 from longthought.errors import InvalidInput
 from longthought.types import JSONObject
@@ -45,8 +45,15 @@ class Pool(Scope):
         *,
         on_change: Callable[[], None] | None = None,
     ) -> None:
-        if name in _TAKEN or not name.isprintable() or "." in name or not name.strip():
+        if (
+            not isinstance(name, str)
+            or name in _TAKEN
+            or not name.isprintable()
+            or "." in name
+            or not name.strip()
+        ):
             raise InvalidInput("pool", f"cannot be called {name!r}", "Use a short name of its own")
+        check_budget("budget", budget)
         for field in ("wall", "thinking"):
             if budget is not None and getattr(budget, field) is not None:
                 fix = "Give each run its own: Workflow(budget=...)"
@@ -116,6 +123,17 @@ class Pool(Scope):
         self.shares.left(account)
         if not self.runs and isinstance(self.parent, Pool):
             self.parent.shares.left(self.accounts[0])  # what it holds of its part is for all
+
+    def adopt(self, child: Scope) -> None:
+        """Enter a run or a smaller pool that begins here.
+
+        Raises:
+            InvalidInput: this pool is closed.
+        """
+        if self._closed:
+            fix = "Begin runs inside its with block, or make a new pool"
+            raise InvalidInput("pool", f"{self.name!r} is closed", fix)
+        super().adopt(child)
 
     def disown(self, child: Scope) -> None:
         """Forget a run or a pool that is over; called by its :meth:`close`."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
 from longthought.budgets import Budget, PriceBook, Scope, admit
+from longthought.budgets.limits import check_budget
 from longthought.errors import InvalidInput
 from longthought.orchestrator.definition import Definition
+from longthought.orchestrator.effects.cut_thoughts import check_thinking
 from longthought.storage.messages import check_message
 from longthought.tools import Tool
-from longthought.types import Message, Model
+from longthought.types import Message, Model, Sampling
 
 __all__ = [
     "check_inner_budget",
@@ -19,6 +22,7 @@ __all__ = [
     "check_names",
     "check_numbers",
     "check_question",
+    "check_sampling",
     "check_tenant",
     "checked_shares",
 ]
@@ -35,21 +39,52 @@ def check_names(name: str, tools: Sequence[Tool]) -> None:
 
 
 def check_numbers(
-    parallel: int | None, max_turns: int, park_after: float | None, output_retries: int
+    parallel: int | None,
+    max_turns: int,
+    max_output_tokens: int,
+    park_after: float | None,
+    output_retries: int,
 ) -> None:
-    """Refuse numbers of a workflow that are too small."""
-    for field, value in (("parallel", parallel), ("max_turns", max_turns)):
-        if value is not None and value < 1:
-            raise InvalidInput(field, f"{value} is too few", "Use 1 or more")
-    if park_after is not None and not park_after >= 0:
+    """Refuse numbers of a workflow that are none, or too small."""
+    if parallel is not None:
+        _check_whole("parallel", parallel, 1)
+    _check_whole("max_turns", max_turns, 1)
+    _check_whole("max_output_tokens", max_output_tokens, 1)
+    if park_after is not None and not (_is_number(park_after) and park_after >= 0):
         fix = "Use seconds from 0, or None for never"
         raise InvalidInput("park_after", f"{park_after!r} is no time", fix)
-    if output_retries < 0:
-        raise InvalidInput("output_retries", f"{output_retries} is too few", "Use 0 or more")
+    _check_whole("output_retries", output_retries, 0)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse what no reply can be drawn with; the limits on its thought, too."""
+    if not isinstance(sampling, Mapping):
+        fix = 'Write {"temperature": 0.7}, or leave it out'
+        raise InvalidInput("sampling", f"{sampling!r} is no dictionary", fix)
+    if "max_tokens" in sampling:
+        _check_whole("sampling.max_tokens", sampling["max_tokens"], 1)
+    temperature = sampling.get("temperature", 0)
+    if not (_is_number(temperature) and 0 <= temperature < math.inf):
+        problem = f"{temperature!r} is no temperature"
+        raise InvalidInput("sampling.temperature", problem, "Use 0 or more")
+    check_thinking(sampling)
+
+
+def _check_whole(field: str, value: object, least: int) -> None:
+    fix = f"Use {least} or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(field, f"{value!r} is no whole number", fix)
+    if value < least:
+        raise InvalidInput(field, f"{value} is too few", fix)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_inner_budget(field: str, budget: Budget | None) -> None:
     """Refuse limits that a scope inside a run cannot keep."""
+    check_budget(field, budget)
     for name in ("wall", "thinking"):
         if budget is not None and getattr(budget, name) is not None:
             fix = "Limit the run: Workflow(budget=...)"
@@ -60,6 +95,9 @@ def check_models(
     definition: Definition, prices: PriceBook, limits: Budget, pool: Scope | None
 ) -> None:
     """Refuse models that cannot be held to these limits: see :func:`~longthought.budgets.admit`."""
+    check_budget("budget", limits)
+    if pool is not None and not isinstance(pool, Scope):
+        raise InvalidInput("pool", f"{pool!r} is no pool", 'Write Pool("batch", Budget(...))')
     scope = Scope("run", limits, pool, level="run")
     branch = scope.child("branch", definition.branch_budget)
     kinds = definition.model_kinds()
@@ -84,8 +122,7 @@ def checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
     if isinstance(shares, str) or not isinstance(shares, Sequence):
         raise InvalidInput("tell_left", f"{shares!r} is no list of shares", fix)
     for share in shares:
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if not number or not 0 < share < 1:
+        if not _is_number(share) or not 0 < share < 1:
             raise InvalidInput("tell_left", f"{share!r} is no share of a limit", fix)
     return tuple(sorted(set(shares)))
 

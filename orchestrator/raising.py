@@ -8,6 +8,7 @@ force is recorded as ``limit_raised``.
 from __future__ import annotations
 
 from longthought.budgets import Budget
+from longthought.budgets.limits import check_budget
 from longthought.errors import InvalidInput
 from longthought.orchestrator.recorded import Recorded
 from longthought.orchestrator.results import ENDED
@@ -50,8 +51,10 @@ async def send_raise(store: Store, run_id: str, to: Budget) -> Budget:
         RunNotFound: there is no such run.
         InvalidInput: nothing is given, a limit would be lower or new, or the run has ended.
     """
+    check_budget("budget", to)
     if not to.to_json():
         raise InvalidInput("budget", "raises nothing", "Give a limit, as --tokens 20000")
+    sent = await store.waiting_values(run_id, RAISE)  # first: what is taken in since is on record
     recording = await store.read(run_id)
     ended = recording.ended()
     if ended is not None and ended.body["status"] in ENDED:
@@ -61,6 +64,8 @@ async def send_raise(store: Store, run_id: str, to: Budget) -> Budget:
             f"Go on with: longthought resume {run_id}, and the limit",
         )
     limits = limits_in_force(recording, Recorded.of(recording))
+    for value in sent:
+        limits = limits.raised(raise_of(value))
     limits.check_raise(to)
     await store.send_signal(run_id, RAISE, to.to_json())
     return limits.raised(to)

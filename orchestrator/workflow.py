@@ -21,12 +21,12 @@ from longthought.orchestrator.checks import (
     check_names,
     check_numbers,
     check_question,
+    check_sampling,
     check_tenant,
     checked_shares,
     names_of,
 )
 from longthought.orchestrator.definition import Definition, Retry
-from longthought.orchestrator.effects.cut_thoughts import check_thinking
 from longthought.orchestrator.graphs.placed import Builder, Compiled
 from longthought.orchestrator.handle import RunHandle
 from longthought.orchestrator.manifests import begin, manifest_of
@@ -137,8 +137,8 @@ class Workflow:
         if not specs:
             raise InvalidInput("model", "no model is given", 'Use "embedded" or "openai/NAME"')
         check_names(name, tools)
-        check_numbers(parallel, max_turns, park_after, output_retries)
-        check_thinking(sampling or {})
+        check_numbers(parallel, max_turns, max_output_tokens, park_after, output_retries)
+        check_sampling(sampling or {})
         check_inner_budget("branch_budget", branch_budget)
         typed = None if output is None else JSONKind(output)
         definition = Definition(

@@ -461,6 +461,11 @@ class Store:
         query = query if name is None else query.where(signals.c.name == name)
         return int((await self._fetch(query))[0][0])
 
+    async def waiting_values(self, run_id: str, name: str) -> list[JSON]:
+        """The values of the signals of one ``name`` that wait for the run's next attempt."""
+        query = sa.select(signals.c.body).where(signals.c.run_id == run_id, signals.c.name == name)
+        return [json.loads(row[0])["value"] for row in await self._fetch(query)]
+
     async def delete_payloads(self, run_id: str, ids: list[str], reason: str) -> None:
         """Delete payloads behind a tombstone; the chain still verifies, the run is sealed.
 

@@ -110,7 +110,10 @@ def seconds(value: float) -> str:
 
 def moment(at: float) -> str:
     """A moment in UTC: ``2026-01-31 12:00:00 UTC``."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+    except (OverflowError, OSError, ValueError):  # which clocks of the system cannot tell
+        return "the end of time"
 
 
 def age(at: float) -> str:

@@ -447,12 +447,15 @@ class LiveCall:
             self._stage_reserved(self.lost)
 
     def _cancelled(self) -> None:
-        """Charge a cancelled try; on record only if the search cancelled it, not the process."""
+        """Charge a cancelled try; on record as its end only if the search cancelled it.
+
+        Else the run is cancelled as a whole, and makes the call again when it goes on.
+        """
         reservation, branch = self.reservation, self.frame.branch
         if reservation is None or reservation.closed:
             return
         self._give_back_slot()  # no tokens flow any more
-        used = self._held()
+        held = used = self._held()
         if (so_far := self._used_so_far()) is not None:
             # a thought that nothing limits has nothing reserved for it
             used = so_far if replace(so_far, thinking_tokens=0).fits(used) else used
@@ -460,6 +463,8 @@ class LiveCall:
         self.lost = self.lost + used
         if branch is not None and branch.status == "cancelling":
             finish(self, "abandoned", {"output_tokens": self.emitted})
+        elif used != held and self.session.journal.status == "running":  # no end on record yet
+            self._give_back()
 
     def _used_so_far(self) -> Amount | None:
         """What the stream under way has come to, None if that is not known."""

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from longthought.errors import Diverged, InvalidInput, SignalTimeout, Suspended
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
-from longthought.storage import Event
+from longthought.storage import Event, canonical
 from longthought.storage.difference import describe_change
 from longthought.types import JSON, JSONObject
 
@@ -121,13 +121,17 @@ async def suspend(
     replay that is handed the outer effect does not wait again.
 
     Raises:
-        InvalidInput: ``timeout`` is no time.
+        InvalidInput: ``timeout`` is no time, or ``ask`` is not JSON.
         SignalTimeout: no signal has come in time.
         Suspended: the signal is not there yet.
         Diverged: it waits since an earlier attempt, and for something else.
     """
     if timeout is not None:
         check_seconds("timeout", timeout)
+    try:
+        canonical(ask)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput("ask", f"is not JSON: {error}", "Use plain data") from error
     frame = current_frame()
     key = key or frame.next_key("signal")
     form = signal_form(name, ask, timeout)
@@ -169,9 +173,10 @@ def check_seconds(field: str, seconds: float) -> None:
     """Refuse what is no time to wait.
 
     Raises:
-        InvalidInput: it is not finite, or below 0.
+        InvalidInput: it is no number, not finite, or below 0.
     """
-    if isinstance(seconds, bool) or not (math.isfinite(seconds) and seconds >= 0):
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not (math.isfinite(seconds) and seconds >= 0):
         raise InvalidInput(field, f"{seconds!r} is no time to wait", "Use seconds from 0")
 
 

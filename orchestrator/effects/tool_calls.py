@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -143,7 +144,7 @@ class _LiveToolCall:
                 self.early.cancel()
             raise
         self.charged = Amount(tool_calls=1, nanodollars=round(result.cost_usd * 1e9))
-        self._finish(result, reservation)
+        result = self._finish(result, reservation)
         if session.scope.waiting:
             session.enter_chain(self.frame.branch)  # perhaps a call beside it
         return result
@@ -343,6 +344,8 @@ class _LiveToolCall:
             early=early.ahead if early else None,
             ran=self.ran,
         )
+        if isinstance(result.data, dict | list):  # in the order in which a replay is handed it
+            result = replace(result, data=json.loads(canonical(result.data)))
         return result
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from longthought.budgets import Amount, Budget, Scope
+from longthought.budgets import Amount, Budget, Pool, Scope
 from longthought.errors import BudgetExhausted, InvalidInput
 from tests.budgets.ledgers import take, tokens, tree, turns
 
@@ -244,8 +244,26 @@ async def test_raising_a_limit_serves_waiters() -> None:
     await turns()
     run.raise_limit(Budget(tokens=110, final_answer=0))
     assert (await task).amount == tokens(50)
-    with pytest.raises(InvalidInput, match="lower"):
+    with pytest.raises(InvalidInput, match=r"budget.tokens: 109 is lower"):
         run.raise_limit(Budget(tokens=109))
+
+
+def test_raising_one_limit_leaves_the_others() -> None:
+    scope = Scope("batch", Budget(tokens=100, usd=1, tool_calls=3, final_answer=7))
+    scope.raise_limit(Budget(tokens=200))
+    assert scope.budget == Budget(tokens=200, usd=1, tool_calls=3, final_answer=7)
+    scope.raise_limit(Budget())
+    assert scope.budget == Budget(tokens=200, usd=1, tool_calls=3, final_answer=7)
+    with pytest.raises(InvalidInput, match=r"budget.branches: is not limited"):
+        scope.raise_limit(Budget(branches=5))
+
+
+def test_a_pool_that_is_raised_keeps_its_other_limits() -> None:
+    pool = Pool("batch", Budget(tokens=100, usd=1))
+    pool.raise_limit(Budget(tokens=200))
+    assert pool.view()["limits"] == {"tokens": 200, "usd": "1"}
+    with pytest.raises(InvalidInput, match=r"budget.wall: is not limited"):
+        pool.raise_limit(Budget(wall=60))
 
 
 async def test_cancelling_a_waiter_lets_the_next_one_pass() -> None:

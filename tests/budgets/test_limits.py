@@ -125,11 +125,3 @@ def test_hard_means_tokens_or_dollars() -> None:
     assert Budget(output_tokens=1).hard
     assert Budget(usd=0).hard
     assert not Budget(wall=1, model_calls=3).hard
-
-
-def test_lowered_names_the_first_limit_that_shrank() -> None:
-    old = Budget(tokens=10, usd=1)
-    assert Budget(tokens=10, usd="0.5").lowered(old) == "usd"
-    assert Budget(tokens=9).lowered(old) == "tokens"
-    assert Budget(tokens=11).lowered(old) is None
-    assert Budget(tokens=10, usd=1, branches=4).lowered(old) == "branches"

@@ -233,7 +233,7 @@ def test_it_takes_no_more_runs_when_it_is_over() -> None:
         with pool.child("inner") as inner:
             assert inner.view()["runs"] == 0
         assert "children" not in pool.view()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(InvalidInput, match="'batch' is closed"):
         begun(pool, "late")
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from longthought.orchestrator.cli.output import moment
 from tests.cli.conftest import PUZZLE, Cli
 
 
@@ -131,3 +132,8 @@ def test_runs_of_a_period(cli: Cli) -> None:
     result = cli("runs", "--since", "yesterday")
     assert result.exit_code == 2
     assert result.stderr.startswith("longthought: since: 'yesterday' is no time.")
+
+
+def test_a_wait_beyond_what_clocks_can_tell_is_shown() -> None:
+    assert moment(0.0) == "1970-01-01 00:00:00 UTC"
+    assert moment(1e308) == "the end of time"

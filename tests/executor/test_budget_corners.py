@@ -10,10 +10,11 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from longthought import Budget, Context, Store, Workflow, strategies
+from longthought import Budget, Context, Pool, Store, Workflow, strategies
 from longthought.budgets import PriceBook, Scope
 from longthought.errors import InvalidInput, LongthoughtError
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
+from longthought.orchestrator.traces import run_budget
 from longthought.tools import ToolResult, tool
 from tests.executor.workflows import looking, turns_of
 
@@ -451,3 +452,55 @@ async def test_a_model_that_hands_out_one_message_again_and_again(sqlite_store: 
     )
     await workflow.run("q")
     assert shared == {"role": "assistant", "content": "step"}
+
+
+async def test_a_cancelled_run_costs_on_record_what_it_costs_in_its_pool(
+    sqlite_store: Store,
+) -> None:
+    """And one that goes on in the same pool is not charged again for what was never used."""
+    model = ScriptedModel(lambda request: "so " * 200 + "7", token_delay=0.002)
+    workflow = Workflow("cancelled", model=model, store=sqlite_store)
+    pool = Pool("batch", Budget(tokens=1_000, final_answer=0))
+    run = await workflow.start("q", pool=pool)
+    while "reserved" not in run.view()["scopes"]:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run.result()
+    told = run_budget(await sqlite_store.read(run.id))
+    assert told.spent == pool.spent
+    assert told.spent.model_calls == 1
+    assert told.spent.output_tokens < 200
+    before = pool.spent.tokens
+    done = await workflow.resume(run.id, pool=pool)
+    assert done.status == "completed"
+    assert pool.spent.tokens == done.spent["tokens"] == before + 206
+
+
+@pytest.mark.parametrize("ask", [{"share": float("nan")}, {"a set"}])
+async def test_a_wait_that_cannot_be_recorded_is_refused_and_ends_the_run(
+    sqlite_store: Store, ask: Any
+) -> None:
+    async def only(state: State, runtime: Runtime[Context]) -> State:
+        return {"answer": await runtime.context.suspend("go", ask)}
+
+    workflow = Workflow(
+        "asking", graph=one_node(only), model=ScriptedModel(seven), store=sqlite_store
+    )
+    with pytest.raises(InvalidInput, match="ask: is not JSON"):
+        await workflow.run("q", run_id="asks")
+    assert (await sqlite_store.row("asks")).status == "failed"
+
+
+async def test_a_time_that_is_no_number_is_refused_by_name(sqlite_store: Store) -> None:
+    async def only(state: State, runtime: Runtime[Context]) -> State:
+        seconds: Any = "5"
+        await runtime.context.sleep(seconds)
+        return {}
+
+    workflow = Workflow(
+        "sleeping", graph=one_node(only), model=ScriptedModel(seven), store=sqlite_store
+    )
+    with pytest.raises(InvalidInput, match="seconds: '5' is no time to wait"):
+        await workflow.run("q")

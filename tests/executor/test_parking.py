@@ -212,3 +212,29 @@ async def test_approval_parks_a_branch_of_a_search(store: Store) -> None:
     ]
     assert sorted(results) == ["denied", "ok"]
     assert (await workflow.replay(parked.id)).answer == done.answer
+
+
+async def test_data_of_a_tool_reads_the_same_after_a_wait(store: Store) -> None:
+    """Code may say it in a prompt as it stands: the order of its keys is part of that."""
+
+    @tool(effect="read")
+    async def look(at: str) -> dict[str, Any]:
+        """Look."""
+        return {"z": 1, "a": [{"y": 2, "b": at}]}
+
+    async def work(state: State, runtime: Runtime[Context]) -> State:
+        seen = await runtime.context.tool("look", {"at": "it"})
+        await runtime.context.model(f"Seen: {seen.data}")
+        return {"answer": await runtime.context.suspend("go")}
+
+    graph: Any = StateGraph(State, context_schema=Context)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    graph.add_edge("work", END)
+    workflow = Workflow(
+        "ordered", model=ScriptedModel(echo), graph=graph, tools=[look], store=store
+    )
+    run = await workflow.run("q")
+    await workflow.signal(run.id, "go", "on")
+    (woken,) = await workflow.wake()
+    assert (woken.status, woken.answer) == ("completed", "on")

@@ -14,6 +14,7 @@ from longthought.errors import InvalidInput
 from longthought.orchestrator.raising import RAISE
 from longthought.orchestrator.strategies import Policy
 from tests.executor.copies import copy_prefix
+from tests.executor.test_parking import approving
 from tests.executor.workflows import looking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +144,16 @@ async def test_a_parked_run_has_it_in_force_when_it_is_woken(store: Store) -> No
     (woken,) = await workflow.wake()
     assert (woken.status, woken.spent["model_calls"]) == ("completed", 2)
     assert (await workflow.replay(run.id)).status == "completed"
+
+
+async def test_raises_that_wait_count_for_the_next_one(store: Store) -> None:
+    workflow = approving(store, budget=Budget(tokens=500, model_calls=5))
+    run = await workflow.run("q")
+    await workflow.raise_limit(run.id, Budget(tokens=900))
+    limits = await workflow.raise_limit(run.id, Budget(model_calls=9))
+    assert limits == Budget(tokens=900, model_calls=9)
+    with pytest.raises(InvalidInput, match="600 is lower than the limit in force, 900"):
+        await workflow.raise_limit(run.id, Budget(tokens=600))
 
 
 async def test_lower_limits_new_ones_and_ended_runs_are_refused(sqlite_store: Store) -> None:

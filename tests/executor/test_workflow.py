@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from langgraph.runtime import Runtime
 from longthought import (
     Budget,
     Context,
+    Pool,
     Store,
     ToolContext,
     Verdict,
@@ -310,6 +312,45 @@ async def test_an_empty_question_is_refused(sqlite_store: Store, question: Any) 
 def test_bad_parts_are_refused(options: Any) -> None:
     with pytest.raises(InvalidInput):
         Workflow(**{"model": ScriptedModel("x"), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"parallel": 1.5}, "parallel"),
+        ({"max_turns": math.nan}, "max_turns"),
+        ({"max_turns": "3"}, "max_turns"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": "many"}, "max_output_tokens"),
+        ({"output_retries": "x"}, "output_retries"),
+        ({"park_after": "60"}, "park_after"),
+        ({"park_after": math.nan}, "park_after"),
+        ({"branch_budget": 5}, "branch_budget"),
+        ({"sampling": 5}, "sampling"),
+        ({"sampling": {"max_tokens": -1}}, "sampling.max_tokens"),
+        ({"sampling": {"max_tokens": 1.5}}, "sampling.max_tokens"),
+        ({"sampling": {"temperature": math.nan}}, "sampling.temperature"),
+        ({"sampling": {"temperature": "hot"}}, "sampling.temperature"),
+    ],
+)
+def test_bad_numbers_are_refused_by_name(options: Any, named: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Workflow(**{"model": ScriptedModel("x"), **options})
+    assert refused.value.field == named
+
+
+async def test_what_is_no_budget_or_pool_is_refused(sqlite_store: Store) -> None:
+    workflow = looking(sqlite_store)
+    for options in ({"budget": 500}, {"budget": {"tokens": 500}}, {"pool": 500}):
+        with pytest.raises(InvalidInput, match=r"is no (budget|pool)"):
+            await workflow.run("q", **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="budget: 500 is no budget"):
+        await workflow.raise_limit("nobody", 500)  # type: ignore[arg-type]
+    with Pool("over") as pool:
+        pass
+    with pytest.raises(InvalidInput, match="'over' is closed"):
+        await workflow.run("q", pool=pool)
+    assert await sqlite_store.list_runs() == []
 
 
 @tool(effect="write")
