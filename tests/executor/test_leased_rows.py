@@ -28,6 +28,7 @@ from longthought.orchestrator.traces.utilisation import BackendUse
 from longthought.tools import tool
 from longthought.tools.calculator import evaluate, exact_text
 from longthought.types import Message, ModelRequest, Sampling
+from tests.moved_time import MovedTime
 
 QUESTION = "4 7 8 8 -> 24"
 OTHERS = 12
@@ -50,6 +51,8 @@ class Played:
     workflow: Workflow
     model: EmbeddedModel
     waits: list[Callable[[Played], Awaitable[None]]]
+    wrong: list[AssertionError]
+    """What was found wrong during a tool call; to the model that is a failed call alone."""
 
     @property
     def engine(self) -> Engine:
@@ -57,6 +60,8 @@ class Played:
 
     @property
     def kept(self) -> int:
+        """Sequences that are kept; what the engine was told of before has been done by then."""
+        self.engine.wait_idle()
         return len(self.engine.prefixes._kept)
 
     @property
@@ -95,8 +100,12 @@ async def played(
         Args:
             expression: what.
         """
-        if play.waits:
-            await play.waits.pop(0)(play)
+        try:
+            if play.waits:
+                await play.waits.pop(0)(play)
+        except AssertionError as error:
+            play.wrong.append(error)
+            raise
         return exact_text(evaluate(expression))
 
     options = {"slots": 1, "cache_bytes": ROWS * LENGTH * POSITION} | model
@@ -109,8 +118,12 @@ async def played(
         strategy=strategies.sample(1),
         store=store,
     )
-    play = Played(workflow, one, list(waits))
-    yield play
+    play = Played(workflow, one, list(waits), [])
+    try:
+        yield play
+    finally:
+        if play.wrong:
+            raise play.wrong[0]
     await workflow.aclose()
     await one.aclose()
 
@@ -140,10 +153,10 @@ async def needed_by_another(play: Played) -> None:
     another = controller.branch("another")
     async with controller.permit(play.model.name, another, context=context) as permit:
         permit.used(context=context)
-        play.engine.wait_idle()
         assert play.kept == 1
-    another.move(BranchState.ACTING, tool="calculator")
-    play.engine.wait_idle()
+    for _ in range(9):
+        controller.tool_times.observe("instant", 0.0)
+    another.move(BranchState.ACTING, tool="instant")  # it is expected back first
     assert play.kept == 0
     another.move(BranchState.DONE)
     await play.crowd()
@@ -269,13 +282,18 @@ async def test_a_branch_that_is_cancelled_while_it_acts_keeps_nothing(store: Sto
         assert (play.kept, len(play.leases)) == (0, 0)
 
 
-async def test_a_run_that_ends_before_its_tool_does_keeps_nothing(store: Store) -> None:
+async def test_a_run_that_ends_before_its_tool_does_keeps_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = MovedTime(monkeypatch)
+
     async def too_long(play: Played) -> None:
         assert play.kept == 1
+        time.ahead = 3600.0
         await asyncio.Event().wait()
 
     async with played(store, too_long) as play:
-        run = await play.workflow.run(QUESTION, budget=Budget(wall=0.5))
+        run = await play.workflow.run(QUESTION, budget=Budget(wall=3000))
         assert run.status == "incomplete"
         assert (play.kept, len(play.leases)) == (0, 0)
 
