@@ -266,10 +266,10 @@ class Workflow:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
         ``budget`` raises its limits, those it leaves out stay; ``tenant`` stands in for the one it
-        began with. A run that has ended is replayed instead, which costs nothing.
+        began with. A run that has ended is replayed, unless ``pool`` ended it and has room again.
 
         Raises:
-            InvalidInput: a limit would be lower or new.
+            InvalidInput: a limit would be lower or new, or the pool is none.
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
@@ -277,7 +277,7 @@ class Workflow:
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
-            raised = row.status == "incomplete" and await raised_since(store, run_id)
+            raised = row.status == "incomplete" and await raised_since(store, run_id, pool)
             if row.status in ENDED and budget is None and not raised:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
@@ -424,7 +424,7 @@ class Workflow:
         force: bool = False,
         budget: Budget | None = None,
         after: int | None = None,
-        raised: bool = False,
+        raised: bool | str = False,
     ) -> Attempt:
         journal = await store.claim(
             run_id,
