@@ -33,7 +33,7 @@ from longthought.storage.location import data_dir, database_url
 from longthought.storage.names import check_signal_name, check_text
 from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
-from longthought.storage.rows import LISTED, RunRow, free_row, load_rows
+from longthought.storage.rows import LISTED, RunRow, free_row, is_driven, load_rows
 from longthought.storage.tables import runs, signals
 from longthought.storage.tool_runs import ToolRun, find_tool_runs
 from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
@@ -293,6 +293,10 @@ class Store:
         if not found:
             raise RunNotFound(run_id)
         return found[0]
+
+    async def is_driven(self, run_id: str) -> bool:
+        """Whether a process that may be alive holds a run, which there has to be."""
+        return await self.database.read(lambda c: is_driven(c, run_id, self._now()))
 
     async def list_runs(
         self,
