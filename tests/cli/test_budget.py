@@ -144,3 +144,11 @@ async def test_whether_a_run_is_driven(store: Store) -> None:
     assert not await store.is_driven("r")
     with pytest.raises(RunNotFound):
         await store.is_driven("nobody")
+
+
+def test_a_limit_beyond_all_use_is_refused_before_anything_is_asked(cli: Cli) -> None:
+    result = cli("solve", PUZZLE, "--id", "r", "--tokens", "9" * 400)
+    assert (result.exit_code, "budget.tokens: is above" in result.stderr) == (2, True)
+    assert cli.json("runs") == []
+    cli("solve", PUZZLE, "--id", "r", "--tokens", str(10**15))
+    assert "1,000,000,000,000,000" in cli("budget", "r").stdout
