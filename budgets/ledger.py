@@ -90,6 +90,27 @@ class Scope:
         self.charge(spent)
         return scope
 
+    def uncounted(self, run: str, spent: Amount) -> Amount:
+        """What of that a run has ``spent`` would count here first if it were gone on with."""
+        del run  # a scope remembers none
+        return spent
+
+    def room_for(self, run: str, spent: Amount, kind: Kind) -> int | None:
+        """What :meth:`remaining` would be for a run that has ``spent`` so much and is gone on with.
+
+        Nothing is begun or counted.
+        """
+        index = KINDS.index(kind)
+        free = []
+        scope: Scope | None = self
+        while scope is not None:
+            account = scope.accounts[0]
+            used = account.spent[index] + account.reserved[index]
+            used += scope.uncounted(run, spent).vector[index]
+            free += [cap.open_to(False) - used for cap in account.caps if cap.kind == index]
+            scope = scope.parent
+        return max(0, min(free)) if free else None
+
     # -- reading ---------------------------------------------------------------------------------
 
     @property

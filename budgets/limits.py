@@ -24,6 +24,8 @@ _LIMITS = (*_COUNTS, "usd", *_SECONDS)
 # No tool calls, or nothing but free models, is a sensible wish. Zero of anything else is a run that
 # cannot begin, and more often a mistake for "no limit".
 _MAY_BE_ZERO = ("usd", "tool_calls", "final_answer")
+_MOST = 10**15
+"""No limit is higher: nothing uses so much, and every figure below it is exact as a float, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Budget:
             smaller token limit and at most 512. Zero keeps nothing back.
 
     Raises:
-        InvalidInput: a value has the wrong type, is not finite, negative or zero without sense.
+        InvalidInput: a value has the wrong type, is not finite, negative, zero without sense, or
+            above 10**15.
     """
 
     tokens: int | None = None
@@ -182,6 +185,7 @@ def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput(f"budget.{name}", f"{value!r} is no whole number", "write an int")
     _check_sign(name, value)
+    _check_size(name, value)
 
 
 def _check_seconds(name: str, value: Any) -> None:
@@ -189,11 +193,19 @@ def _check_seconds(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"budget.{name}", f"{value!r} is no number", "write seconds")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInput(
             f"budget.{name}", f"{value!r} is not finite", "leave it out for no limit"
         )
     _check_sign(name, value)
+    _check_size(name, value)
+
+
+def _check_size(name: str, value: float) -> None:
+    if value > _MOST:
+        raise InvalidInput(
+            f"budget.{name}", f"is above {_MOST:,}", "write less, or leave it out for no limit"
+        )
 
 
 def _check_sign(name: str, value: float | Decimal) -> None:

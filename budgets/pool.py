@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, cast
 
-from longthought.budgets.accounts import Account
+from longthought.budgets.accounts import Account, as_amount
 from longthought.budgets.amounts import Amount
 from longthought.budgets.ledger import Scope
 from longthought.budgets.limits import Budget, check_budget
@@ -94,6 +94,11 @@ class Pool(Scope):
         self._changed()
         return scope
 
+    def uncounted(self, run: str, spent: Amount) -> Amount:
+        """What of that a run has ``spent`` does not count here yet."""
+        seen = self._seen.get(run, Amount()).vector
+        return as_amount([max(0, a - b) for a, b in zip(spent.vector, seen, strict=True)])
+
     def __enter__(self) -> Self:
         return self
 
@@ -109,9 +114,9 @@ class Pool(Scope):
 
     def enter(self, run: str, account: Account, spent: Amount, nested: bool) -> None:
         """A run begins here or below; of what it has ``spent`` that counts which is new here."""
-        seen = self._seen.pop(run, Amount()).vector
-        new = [max(0, a - b) for a, b in zip(spent.vector, seen, strict=True)]
-        self.accounts[0].move((), new)
+        new = self.uncounted(run, spent)
+        self._seen.pop(run, None)
+        self.accounts[0].move((), new.vector)
         self._ids[account] = run
         self.shares.entered(account, nested)
 

@@ -21,6 +21,7 @@ __all__ = [
     "check_models",
     "check_names",
     "check_numbers",
+    "check_pool",
     "check_question",
     "check_sampling",
     "check_tenant",
@@ -96,8 +97,7 @@ def check_models(
 ) -> None:
     """Refuse models that cannot be held to these limits: see :func:`~longthought.budgets.admit`."""
     check_budget("budget", limits)
-    if pool is not None and not isinstance(pool, Scope):
-        raise InvalidInput("pool", f"{pool!r} is no pool", 'Write Pool("batch", Budget(...))')
+    check_pool(pool)
     scope = Scope("run", limits, pool, level="run")
     branch = scope.child("branch", definition.branch_budget)
     kinds = definition.model_kinds()
@@ -107,6 +107,12 @@ def check_models(
             admit(branch, model.name, model.capabilities, price)
     finally:
         scope.close()
+
+
+def check_pool(pool: Scope | None) -> None:
+    """Refuse what is no pool; None passes."""
+    if pool is not None and not isinstance(pool, Scope):
+        raise InvalidInput("pool", f"{pool!r} is no pool", 'Write Pool("batch", Budget(...))')
 
 
 def check_tenant(tenant: str | None) -> None:

@@ -209,7 +209,7 @@ class Context:
         time this was asked; a waker finds the run due when they are over.
 
         Raises:
-            InvalidInput: ``timeout`` is no time.
+            InvalidInput: ``name`` is empty or holds control characters, or ``timeout`` is no time.
             SignalTimeout: they are over, and no signal has come.
         """
         return await suspend(self.session, name, ask, timeout=timeout)

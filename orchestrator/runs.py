@@ -35,7 +35,7 @@ from longthought.orchestrator.typed import output_of
 from longthought.storage import Journal, Recording, Store
 from longthought.storage.deaths import MOST_DEATHS, died_in_vain, starts_in_vain
 from longthought.storage.difference import describe_change
-from longthought.types import JSONObject
+from longthought.types import JSON, JSONObject
 
 __all__ = ["Attempt"]
 
@@ -51,7 +51,7 @@ class Attempt:
     """One attempt at a run; ``mode`` ``replay`` reads a recording and touches nothing.
 
     A ``woken`` one that is cancelled gives its run back; ``raised`` ones go on after a limit that
-    had ended their run."""
+    had ended their run; it is named if it was a pool's."""
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class Attempt:
         watch: Watch | None = None,
         tenant: str | None = None,
         woken: bool = False,
-        raised: bool = False,
+        raised: bool | str = False,
     ) -> None:
         self.definition, self.recording, self.mode, self.store = definition, recording, mode, store
         self._woken = woken
+        self._raised = raised
         self._fenced: Fenced | None = None
         self._over = False
         """Whether the end of the attempt is on record, or about to be."""
@@ -130,7 +131,7 @@ class Attempt:
             tools={tool.spec.name: tool for tool in definition.tools},
             opening=opening_of(definition.system, manifest["question"]),
             branch_budget=branch_budget_of(manifest),
-            limits_raised=raised or limits != own_budget,
+            limits_raised=bool(raised) or limits != own_budget,
             raised_at=index.raised_at,
             spent_by_model=(
                 Recorded.by_model(recording, length=recorded) if len(definition.models) > 1 else {}
@@ -205,10 +206,10 @@ class Attempt:
     def _put_limits_in_force(self) -> None:
         """Record raised limits: later attempts keep to them."""
         if self.session.limits_raised and self.mode == "live":
-            self._stage_limits()
+            self._stage_limits(**({"room": self._raised} if isinstance(self._raised, str) else {}))
 
-    def _stage_limits(self) -> None:
-        data = {"budget": self.session.budget.to_json()}
+    def _stage_limits(self, **why: JSON) -> None:
+        data = {"budget": self.session.budget.to_json(), **why}
         event = self.session.journal.stage("fold", input="limit_raised", data=data)
         self.session.raised_at = event.seq
 

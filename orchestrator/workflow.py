@@ -36,6 +36,7 @@ from longthought.orchestrator.results import ENDED, Result, out_of_budget
 from longthought.orchestrator.runs import Attempt
 from longthought.orchestrator.seats import introduce, leased, teach
 from longthought.orchestrator.session import Watch
+from longthought.orchestrator.signals import send_signal
 from longthought.orchestrator.strategies import Policy, bound, single
 from longthought.orchestrator.sync import run_sync
 from longthought.orchestrator.typed import sent_schema
@@ -266,10 +267,10 @@ class Workflow:
         """Go on with a run that crashed, parked, was cancelled or needs attention.
 
         ``budget`` raises its limits, those it leaves out stay; ``tenant`` stands in for the one it
-        began with. A run that has ended is replayed instead, which costs nothing.
+        began with. A run that has ended is replayed, unless ``pool`` ended it and has room again.
 
         Raises:
-            InvalidInput: a limit would be lower or new.
+            InvalidInput: a limit would be lower or new, or the pool is none.
             RunNotFound, RunBusy: there is none, or another process drives it.
             Diverged: only if the run has ended and this workflow is another one.
         """
@@ -277,7 +278,7 @@ class Workflow:
         company = _Company(pool, deps, watch, tenant)
         async with self.opened_store() as store:
             row = await store.row(run_id)
-            raised = row.status == "incomplete" and await raised_since(store, run_id)
+            raised = row.status == "incomplete" and await raised_since(store, run_id, pool)
             if row.status in ENDED and budget is None and not raised:
                 return await self.replay(run_id, deps=deps)
             if budget is not None:
@@ -303,9 +304,9 @@ class Workflow:
             return await attempt.run()
 
     async def signal(self, run_id: str, name: str, value: JSON = None, *, key: str = "") -> None:
-        """Send a signal to a run that waits for it (``resume`` then goes on)."""
+        """Send a signal to a run that waits for it; one that has ended takes none."""
         async with self.opened_store() as store:
-            await store.send_signal(run_id, name, value, key)
+            await send_signal(store, run_id, name, value, key)
 
     async def wake(
         self,
@@ -319,8 +320,7 @@ class Workflow:
 
         Due is a run that was sent a signal, whose timer is over, or that a waker has died on. Many
         may wake the runs of one store: each is woken once. What could not be woken has the
-        ``stop_reason`` ``not_woken`` and an ``error``. Cancelled, it gives back what it has in
-        hand.
+        ``stop_reason`` ``not_woken`` and an ``error``. Cancelled, it gives back what it has.
 
         Raises:
             InvalidInput: ``limit`` or ``at_once`` is below 1.
@@ -424,7 +424,7 @@ class Workflow:
         force: bool = False,
         budget: Budget | None = None,
         after: int | None = None,
-        raised: bool = False,
+        raised: bool | str = False,
     ) -> Attempt:
         journal = await store.claim(
             run_id,

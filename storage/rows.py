@@ -12,7 +12,7 @@ from longthought.storage.owner import is_gone
 from longthought.storage.recording import Recording
 from longthought.storage.tables import events, payloads, runs
 
-__all__ = ["LISTED", "RunRow", "free_row", "load_rows"]
+__all__ = ["LISTED", "RunRow", "free_row", "is_driven", "load_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,19 @@ def free_row(
     if left > 0 and not force and not is_gone(row.owner):
         raise RunBusy(run_id, row.owner, left)
     return row
+
+
+def is_driven(connection: sa.Connection, run_id: str, now: sa.ColumnElement[float]) -> bool:
+    """Whether a process holds a run, and is not known to have ended.
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    query = sa.select(runs.c.owner, runs.c.lease_until - now).where(runs.c.id == run_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise RunNotFound(run_id)
+    return row[1] > 0 and not is_gone(row.owner)
 
 
 def load_rows(connection: sa.Connection, recording: Recording) -> bytes | None:

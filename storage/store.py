@@ -30,9 +30,10 @@ from longthought.storage.due import DueRow, find_due, find_next_timer
 from longthought.storage.events import FORMAT_VERSION
 from longthought.storage.journal import Journal
 from longthought.storage.location import data_dir, database_url
+from longthought.storage.names import check_signal_name, check_text
 from longthought.storage.owner import process_identity
 from longthought.storage.recording import Recording
-from longthought.storage.rows import LISTED, RunRow, free_row, load_rows
+from longthought.storage.rows import LISTED, RunRow, free_row, is_driven, load_rows
 from longthought.storage.tables import runs, signals
 from longthought.storage.tool_runs import ToolRun, find_tool_runs
 from longthought.storage.writer import SERVER_CLOCK, GroupWriter, insert_rows
@@ -161,7 +162,7 @@ class Store:
             raise InvalidInput(
                 "run", f"{run_id!r} is no run id", "Use letters, digits, '.', '_', '-'"
             )
-        _plain("workflow", workflow)
+        check_text("workflow", workflow)
         extra: JSONObject = {"parent": parent} if parent else {}
         journal = Journal(run_id, run_key or new_run_key(), 1, self.writer)
         first = journal.stage(
@@ -293,6 +294,10 @@ class Store:
             raise RunNotFound(run_id)
         return found[0]
 
+    async def is_driven(self, run_id: str) -> bool:
+        """Whether a process that may be alive holds a run, which there has to be."""
+        return await self.database.read(lambda c: is_driven(c, run_id, self._now()))
+
     async def list_runs(
         self,
         *,
@@ -383,8 +388,13 @@ class Store:
         """Leave a signal for a run; its current or next attempt takes it in. Returns its id.
 
         ``key`` is the waiting place it answers; empty answers the first that waits for ``name``.
+
+        Raises:
+            RunNotFound: there is no such run.
+            InvalidInput: the name is empty or holds control characters, the value is not JSON, or
+                the key is no place.
         """
-        _plain("signal", name)
+        check_signal_name("signal", name)
         identifier = uuid.uuid4().hex
         await self.row(run_id)
         try:
@@ -488,13 +498,3 @@ class Store:
             ConfigurationError: the signing key in the data directory cannot be used.
         """
         return await checkpoints.create(self.database, self.directory)
-
-
-def _plain(field: str, text: str) -> None:
-    """Refuse what not every database can hold in a column of its own."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(field, f"{text!r} is no valid text") from error
-    if "\0" in text:
-        raise InvalidInput(field, f"{text!r} holds a NUL character")

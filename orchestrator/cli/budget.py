@@ -101,8 +101,9 @@ def _one(run: str) -> Look:
     async def look(store: Store) -> list[RunBudget]:
         from longthought.orchestrator.traces import run_budget
 
+        driven = await store.is_driven(run)  # first: it may end meanwhile, which is on record
         known[:] = [await store.read(run, known[0] if known else None)]
-        return [run_budget(known[0])]
+        return [run_budget(known[0], driven=driven)]
 
     return look
 
@@ -111,11 +112,20 @@ async def _all(store: Store) -> list[RunBudget]:
     from longthought.orchestrator.traces import run_budget
 
     rows = await store.list_runs(status="running", limit=_MOST_RUNS)
-    return [run_budget(await store.read(row.id)) for row in rows]
+    driven = [await store.is_driven(row.id) for row in rows]
+    pairs = zip(rows, driven, strict=True)
+    return [run_budget(await store.read(row.id), driven=held) for row, held in pairs]
 
 
 def _under_way(budgets: list[RunBudget]) -> bool:
-    return any(one.status == "running" for one in budgets)
+    return any(one.under_way for one in budgets)
+
+
+def _status(one: RunBudget) -> str:
+    """The status in words: a run whose process has died is still on record as running."""
+    if one.status != "running" or one.driven:
+        return one.status
+    return "running, nobody works on it"
 
 
 def _shown_as_json(watch: bool) -> Callable[[list[RunBudget]], None]:
@@ -150,7 +160,7 @@ def _table(budgets: list[RunBudget]) -> Table:
     names = [name.replace("_", " ") for name in _KINDS]
     table = plain_table("scope", *names, "kept back", right=(*names, "kept back"))
     for one in budgets:
-        table.add_row(f"{one.id}  {one.workflow}  {one.status}", style="bold")
+        table.add_row(f"{one.id}  {one.workflow}  {_status(one)}", style="bold")
         _add(table, one.scopes, 1)
         clocks = [f"{name} {seconds(value)}" for name, value in one.clocks.items() if value]
         clocks += [f"{name} left {seconds(value)}" for name, value in one.time_left.items()]

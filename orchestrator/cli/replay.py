@@ -17,7 +17,8 @@ from longthought.orchestrator.cli.solve import exit_code, interrupted, print_res
 from longthought.types import JSONObject
 
 if TYPE_CHECKING:
-    from longthought import Budget, Result
+    from longthought import Budget, Result, Workflow
+    from longthought.storage import Recording
 
 __all__ = ["replay", "replayed", "resume"]
 
@@ -82,6 +83,7 @@ def resume(
             recording = await store.read(run)
             manifest = recording.manifest()
             wanted = workflow_of(manifest, settings, store, workflow)
+            _check_decisions([key for key, _ in decisions], recording, wanted)
             for key, word in decisions:
                 await store.send_signal(run, f"decide:{key}", word)
             in_force = limits_in_force(recording, Recorded.of(recording))
@@ -173,6 +175,35 @@ def _decision(text: str) -> tuple[str, str]:
     if not mark_ or not key or word not in _DECISIONS:
         raise InvalidInput("decide", f"{text!r} cannot be read", "Write KEY=done or KEY=again")
     return key, word
+
+
+def _check_decisions(keys: list[str], recording: Recording, workflow: Workflow) -> None:
+    """Refuse to decide about what is no write of unknown outcome.
+
+    Raises:
+        InvalidInput: a key is none; lists those that are.
+    """
+    unknown = _unknown_outcomes(recording, workflow) if keys else []
+    for key in keys:
+        if key not in unknown:
+            fix = f"Decide {', '.join(unknown)}" if unknown else "None is open in this run"
+            raise InvalidInput("decide", f"{key!r} is no write of unknown outcome", fix)
+
+
+def _unknown_outcomes(recording: Recording, workflow: Workflow) -> list[str]:
+    """The keys of the writes that were started and have no known end, in that order."""
+    from longthought.orchestrator.recorded import Recorded
+
+    index, tools = Recorded.of(recording), {one.spec.name: one for one in workflow.definition.tools}
+    found = []
+    for key, seq in index.started.items():
+        body, waits = recording.events[seq - 1].body, f"{key}!result:signal"
+        if body.get("kind") != "tool" or waits in index.started or waits in index.finished:
+            continue  # a result that is to come from outside is waited for
+        tool = tools.get(recording.get(body["request"])["tool"])
+        if tool is not None and not tool.spec.repeatable:
+            found.append(key)
+    return found
 
 
 def _raised(given: dict[str, Any], before: JSONObject) -> Budget | None:

@@ -189,8 +189,10 @@ def signal(
         parsed = value
 
     async def send() -> str:
+        from longthought.orchestrator.signals import send_signal
+
         async with settings.store() as store:
-            return await store.send_signal(run, name, parsed, key)
+            return await send_signal(store, run, name, parsed, key)
 
     identifier = asyncio.run(send())
     if as_json:

@@ -6,14 +6,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from longthought.budgets import usage_amount
-from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
+from longthought.errors import BackendError, BudgetExhausted, LongthoughtError, QuestionRefused
 from longthought.orchestrator.effects.thinking_room import note_thought, with_thought
 from longthought.types import JSONObject, ModelReply
 
 if TYPE_CHECKING:
     from longthought.orchestrator.effects.live_calls import LiveCall
 
-__all__ = ["budget_fields", "finish", "finish_failed", "finish_reply", "refused_fields"]
+__all__ = [
+    "budget_fields",
+    "finish",
+    "finish_failed",
+    "finish_reply",
+    "finish_unusable",
+    "refused_fields",
+]
 
 
 def finish_failed(call: LiveCall, error: BackendError) -> None:
@@ -22,6 +29,17 @@ def finish_failed(call: LiveCall, error: BackendError) -> None:
     if error.status is not None:
         fields["status"] = error.status
     finish(call, "error", fields)
+
+
+def finish_unusable(call: LiveCall, error: Exception) -> Exception:
+    """A call with a reply that cannot be used, by an adapter's mistake; returns what to raise."""
+    if isinstance(error, LongthoughtError):
+        return error
+    if call.early is not None:
+        call.early.drop()
+    failure = BackendError(f"the reply cannot be used: {type(error).__name__}: {error}")
+    finish_failed(call, failure)
+    return failure
 
 
 def finish(call: LiveCall, status: str, result: JSONObject) -> None:

@@ -29,6 +29,7 @@ from longthought.orchestrator.effects.finishes import (
     finish,
     finish_failed,
     finish_reply,
+    finish_unusable,
     refused_fields,
 )
 from longthought.orchestrator.effects.picked_up import PickedUp, picked_up
@@ -167,15 +168,15 @@ class LiveCall:
         """See :func:`finish_reply`; a reply that cannot be used is paid for all the same."""
         try:
             finish_reply(self, reply)
-        except BaseException:
+        except Exception as error:
             self._end(release=False)
-            raise
+            raise finish_unusable(self, error) from error
 
     def _taken(self, found: PickedUp) -> ModelReply:
         """A reply that an earlier attempt began: what that had reserved for it stays charged."""
         self.usage = Usage.from_json(found.reply["usage"])
         self.grant.tokens, self.started_at = found.granted, found.asked_at
-        finish_reply(self, found.reply)
+        self._finish_reply(found.reply)
         return found.reply
 
     async def _keep(self, handle: str) -> None:

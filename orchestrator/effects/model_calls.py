@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import cast
+
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
 from longthought.orchestrator.branches import Branch
 from longthought.orchestrator.effects.live_calls import LiveCall
@@ -9,8 +12,8 @@ from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import note_thought
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import MISSING, Session
-from longthought.storage import Event
-from longthought.types import ModelReply, Usage
+from longthought.storage import Event, canonical
+from longthought.types import JSONObject, ModelReply, Usage
 
 __all__ = ["call_model"]
 
@@ -41,7 +44,13 @@ async def call_model(session: Session, call: ModelCall, *, defer: bool = False) 
     reply = await live.perform()
     if not defer:
         await session.commit(frame)
-    return reply
+    # in the order in which a replay is handed it
+    message, rest = json.loads(canonical([reply["message"], _without_message(reply)]))
+    return cast("ModelReply", {"message": message, **rest})
+
+
+def _without_message(reply: ModelReply) -> JSONObject:
+    return {name: value for name, value in reply.items() if name != "message"}
 
 
 def _recorded_reply(session: Session, event: Event, branch: Branch | None) -> ModelReply:

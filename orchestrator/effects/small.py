@@ -13,6 +13,7 @@ from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
 from longthought.storage import Event, canonical
 from longthought.storage.difference import describe_change
+from longthought.storage.names import check_signal_name
 from longthought.types import JSON, JSONObject
 
 __all__ = ["draw", "patched", "signal_form", "sleep", "suspend", "tell_time"]
@@ -121,11 +122,12 @@ async def suspend(
     replay that is handed the outer effect does not wait again.
 
     Raises:
-        InvalidInput: ``timeout`` is no time, or ``ask`` is not JSON.
+        InvalidInput: ``name`` is no name, ``timeout`` is no time, or ``ask`` is not JSON.
         SignalTimeout: no signal has come in time.
         Suspended: the signal is not there yet.
         Diverged: it waits since an earlier attempt, and for something else.
     """
+    check_signal_name("name", name)
     if timeout is not None:
         check_seconds("timeout", timeout)
     try:

@@ -20,7 +20,8 @@ class RunBudget:
 
     ``scopes`` has the form of ``Scope.view()``; ``reserved`` there is what the attempt under way
     has started and not finished. What an attempt that is over has left open counts as spent.
-    ``clocks`` are seconds, ``time_left`` those left of each limit on time.
+    ``clocks`` are seconds, ``time_left`` those left of each limit on time. ``driven`` is false
+    where nobody works on a run that has come to no end: its process has died.
     """
 
     id: str
@@ -31,6 +32,12 @@ class RunBudget:
     spent: Amount
     reserved: Amount
     time_left: dict[str, float] = field(default_factory=dict)
+    driven: bool = True
+
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody works on it."""
+        return self.driven and self.status == "running"
 
     def to_json(self) -> JSONObject:
         """What ``longthought budget RUN --json`` prints."""
@@ -41,11 +48,14 @@ class RunBudget:
             "scopes": self.scopes,
             "clocks": dict(self.clocks),
             "time_left": dict(self.time_left),
+            **({"driven": False} if self.status == "running" and not self.driven else {}),
         }
 
 
-def run_budget(recording: Recording, *, now: float | None = None) -> RunBudget:
+def run_budget(recording: Recording, *, now: float | None = None, driven: bool = True) -> RunBudget:
     """Recompute the scopes of a run; the clock of one under way goes on to ``now`` (epoch seconds).
+
+    Not ``driven``, it is over with the last event on record; see :meth:`Store.is_driven`.
 
     Raises:
         TraceError: the record has no manifest, or lacks a payload it needs.
@@ -53,7 +63,8 @@ def run_budget(recording: Recording, *, now: float | None = None) -> RunBudget:
     index = Recorded.of(recording)
     ended = recording.ended()
     status = str(ended.body["status"]) if ended is not None else "running"
-    held = _held(index) if ended is None else {}
+    goes_on = ended is None and driven
+    held = _held(index) if goes_on else {}
     manifest = recording.manifest()
     limits = limits_in_force(recording, index, manifest=manifest)
     charged, reserved = index.charged, held.get("", Amount())
@@ -71,7 +82,7 @@ def run_budget(recording: Recording, *, now: float | None = None) -> RunBudget:
             place = f"{search}/{ask}"
             figures = _figures(index, held, place)
             scopes[place] = _scope(ask, branch_limits, scopes[search], *figures, "branch")
-    if ended is None and index.intervals:
+    if goes_on and index.intervals:
         index.intervals[-1]["wall"][0][1] = time.time() if now is None else now
     clocks = index.clocks()
     return RunBudget(
@@ -83,6 +94,7 @@ def run_budget(recording: Recording, *, now: float | None = None) -> RunBudget:
         run.spent,
         run.reserved,
         _time_left(limits, clocks),
+        driven,
     )
 
 

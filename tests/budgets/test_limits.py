@@ -45,6 +45,12 @@ from longthought.errors import InvalidInput
         ("usd", []),
         ("usd", "1e-12"),
         ("usd", 10**12),
+        ("tokens", 10**15 + 1),
+        pytest.param("tokens", 10**400, id="tokens-huge"),
+        ("model_calls", 10**16),
+        ("final_answer", 10**16),
+        pytest.param("wall", 10**400, id="wall-huge"),
+        ("thinking", 1e16),
     ],
 )
 def test_a_bad_value_is_refused_by_name(field: str, value: Any) -> None:
@@ -52,6 +58,11 @@ def test_a_bad_value_is_refused_by_name(field: str, value: Any) -> None:
         Budget(**{field: value})
     assert caught.value.field == f"budget.{field}"
     assert caught.value.fix or "too" in str(caught.value) or field == "final_answer"
+
+
+def test_the_highest_limit_can_be_used() -> None:
+    most = Budget(tokens=10**15, wall=10**15)
+    assert Budget.from_json(most.to_json()) == most
 
 
 @pytest.mark.parametrize("value", [0.05, "0.05", " 0.05 ", Decimal("0.05"), Decimal("5e-2")])

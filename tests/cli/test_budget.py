@@ -7,9 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from longthought import Budget, Store
+from longthought.errors import RunNotFound
 from longthought.orchestrator.traces import run_budget
 from tests.cli.conftest import PUZZLE, Cli
+from tests.executor.copies import copy_prefix
 from tests.executor.workflows import looking
 
 
@@ -96,3 +100,55 @@ def test_a_run_under_way_is_watched_and_raised_from_other_processes(cli: Cli) ->
             assert run_budget(known).scopes == last["scopes"]
 
     asyncio.run(scene())
+
+
+async def _left_behind(cli: Cli) -> int:
+    """A run whose process has died inside a call; returns how many tokens the call held."""
+    reached = asyncio.Event()
+
+    async def script(request: object) -> str:
+        reached.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async with Store(directory=cli.directory) as store:
+        workflow = looking(store, script=script, tools=[], budget=Budget(tokens=500))
+        run = await workflow.start("q", run_id="whole")
+        await reached.wait()
+        held: int = run.view()["scopes"]["reserved"]["tokens"]
+        recording = await store.read("whole")
+        await copy_prefix(store, recording, recording.length)
+        run.cancel()
+        while not run.done:
+            await asyncio.sleep(0)
+        return held
+
+
+def test_a_run_whose_process_has_died_is_said_to_be_nobodys(cli: Cli) -> None:
+    held = asyncio.run(_left_behind(cli))
+    (run,) = cli.json("budget")["runs"]
+    assert (run["status"], run["driven"]) == ("running", False)
+    assert run["scopes"]["spent"]["tokens"] >= held > 0
+    assert "reserved" not in run["scopes"]
+    again = json.loads(cli("budget", run["id"], "--watch", "--every", "0.05", "--json").stdout)
+    assert again["runs"][0]["clocks"] == run["clocks"]  # it does not go on, and nor does the watch
+    assert cli("budget", "--watch", "--json").exit_code == 0
+    assert "running, nobody works on it" in cli("budget", run["id"]).stdout
+
+
+async def test_whether_a_run_is_driven(store: Store) -> None:
+    manifest = {"question": "q"}
+    journal = await store.create_run("w", manifest, fingerprint="f", version="0", run_id="r")
+    assert await store.is_driven("r")
+    await store.release(journal)
+    assert not await store.is_driven("r")
+    with pytest.raises(RunNotFound):
+        await store.is_driven("nobody")
+
+
+def test_a_limit_beyond_all_use_is_refused_before_anything_is_asked(cli: Cli) -> None:
+    result = cli("solve", PUZZLE, "--id", "r", "--tokens", "9" * 400)
+    assert (result.exit_code, "budget.tokens: is above" in result.stderr) == (2, True)
+    assert cli.json("runs") == []
+    cli("solve", PUZZLE, "--id", "r", "--tokens", str(10**15))
+    assert "1,000,000,000,000,000" in cli("budget", "r").stdout

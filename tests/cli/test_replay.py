@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from longthought import Store
+from longthought.orchestrator.cli.options import load_workflow
 from tests.cli.conftest import PUZZLE, Cli
 from tests.cli.test_runs import start
 
@@ -18,6 +21,30 @@ def made(system: str) -> Workflow:
     )
 
 workflow, other = made("Think."), made("Think twice.")
+"""
+
+PAYING = """
+import asyncio
+from longthought import Workflow, tool
+from longthought.orchestrator.models.scripted import ScriptedModel, call, says
+
+reached = asyncio.Event()
+
+@tool(effect="write")
+async def pay(amount: int) -> str:
+    '''Pay.
+
+    Args:
+        amount: how much.
+    '''
+    reached.set()
+    await asyncio.Event().wait()
+    return "paid"
+
+workflow = Workflow(
+    "pay", model=ScriptedModel([says("paying", call("pay", amount=5)), "done"]), tools=[pay],
+    source="paying:workflow",
+)
 """
 
 
@@ -78,3 +105,29 @@ def test_a_decision_has_to_be_readable(cli: Cli) -> None:
     cli("solve", PUZZLE, "--id", "it")
     result = cli("resume", "it", "--decide", "key=maybe")
     assert (result.exit_code, "Write KEY=done or KEY=again" in result.stderr) == (2, True)
+
+
+def test_a_decision_has_to_be_about_a_write_of_unknown_outcome(
+    cli: Cli, module: Callable[[str, str], None]
+) -> None:
+    module("paying", PAYING)
+
+    async def die_while_paying() -> None:
+        async with Store(directory=cli.directory) as store:
+            workflow = load_workflow("paying:workflow", store)
+            task = asyncio.create_task(workflow.run("pay", run_id="p"))
+            await __import__("paying").reached.wait()
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(die_while_paying())
+    key = "/2.explore/search/s0/2.act#0:tool"
+    assert cli.json("resume", "p", code=1)["stop_reason"] == "unknown_outcome"
+    result = cli("resume", "p", "--decide", f"{key}=done", "--decide", "nope=done")
+    assert result.exit_code == 2
+    assert "'nope' is no write of unknown outcome" in result.stderr
+    assert f"Decide {key}" in result.stderr
+    told = cli.json("resume", "p", "--decide", f"{key}=done")
+    assert (told["status"], told["answer"]) == ("completed", "done")
+    result = cli("resume", "p", "--decide", f"{key}=done")
+    assert (result.exit_code, "None is open in this run" in result.stderr) == (2, True)

@@ -76,3 +76,17 @@ def test_a_parked_run_is_shown_answered_and_goes_on(
 
 def test_a_signal_for_no_run_is_refused(cli: Cli) -> None:
     assert cli("signal", "none", "go").exit_code == 2
+
+
+def test_a_signal_that_nobody_can_take_is_refused(
+    cli: Cli, module: Callable[[str, str], None]
+) -> None:
+    module("waiting", WAITING)
+    start(cli, "waiting:workflow", "w")
+    for name, said in (("", "is no name"), ("a\tb", "control characters")):
+        result = cli("signal", "w", name)
+        assert (result.exit_code, said in result.stderr) == (2, True)
+    cli("signal", "w", "approval", "yes")
+    assert cli("resume", "w").exit_code == 0
+    result = cli("signal", "w", "approval", "again")
+    assert (result.exit_code, "takes no signal" in result.stderr) == (2, True)

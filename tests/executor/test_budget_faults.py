@@ -500,3 +500,24 @@ async def test_an_adapters_mistake_holds_nothing_of_a_pool(
     assert result.status == "incomplete"
     nothing_is_held(workflow, [pool])
     assert bool(pool.spent.tokens) is sent
+
+
+async def test_a_reply_that_cannot_be_used_is_a_failure_of_the_backend(store: Store) -> None:
+    """It fails its branch on record, is paid for, and is not asked for again."""
+    model = Endless(lambda _: "1")
+    workflow = Workflow(
+        "faults", model=model, strategy=strategies.sample(2), retry=AT_ONCE, store=store
+    )
+    result = await workflow.run("1?", budget=Budget(tokens=10_000))
+    problem = "the reply cannot be used: KeyError: 'finish_reason'"
+    assert problem in (result.error or "")
+    assert (result.status, model.calls) == ("incomplete", 2)
+    assert result.spent["tokens"]
+    recording = await store.read(result.id)
+    ends = [event for event in recording.events if event.type == "effect_finished"]
+    assert [event.body["status"] for event in ends] == ["error", "error"]
+    assert all(recording.get(event.body["result"])["error"] == problem for event in ends)
+    assert sum(event.body["charged"]["tokens"] for event in ends) == result.spent["tokens"]
+    again = await workflow.replay(result.id)
+    assert (again.error, again.spent["tokens"]) == (result.error, result.spent["tokens"])
+    nothing_is_held(workflow, [])

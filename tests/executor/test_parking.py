@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, TypedDict
 
+import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from longthought import Context, Store, Workflow, strategies
+from longthought import Budget, Context, Store, Workflow, answers, strategies
+from longthought.errors import InvalidInput
 from longthought.orchestrator.models.scripted import ScriptedModel, call, says
 from longthought.tools import tool
 from tests.executor.workflows import jitter, turns_of
@@ -238,3 +240,53 @@ async def test_data_of_a_tool_reads_the_same_after_a_wait(store: Store) -> None:
     await workflow.signal(run.id, "go", "on")
     (woken,) = await workflow.wake()
     assert (woken.status, woken.answer) == ("completed", "on")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "bell\a", "\x85", None])
+async def test_what_is_no_name_is_neither_sent_nor_waited_for(
+    sqlite_store: Store, name: Any
+) -> None:
+    workflow = approving(sqlite_store)
+    parked = await workflow.run("go")
+    with pytest.raises(InvalidInput, match=r"is no name|control characters"):
+        await workflow.signal(parked.id, name, "yes")
+    assert await sqlite_store.waiting_signals(parked.id) == 0
+
+    async def wait(state: State, runtime: Runtime[Context]) -> State:
+        await runtime.context.suspend(name)
+        return {"answer": "never"}
+
+    graph = approval_graph()
+    graph.nodes["approve"].runnable = _node_of(wait)
+    waiting = Workflow("waiting", model=ScriptedModel(echo), graph=graph, store=sqlite_store)
+    with pytest.raises(InvalidInput, match=r"is no name|control characters"):
+        await waiting.run("go")
+
+
+async def test_a_run_that_has_ended_takes_no_signal(sqlite_store: Store) -> None:
+    workflow = approving(sqlite_store)
+    parked = await workflow.run("go")
+    await workflow.signal(parked.id, "approval", "yes")
+    assert (await workflow.resume(parked.id)).status == "completed"
+    with pytest.raises(InvalidInput, match=r"has ended \(completed\) and takes no signal"):
+        await workflow.signal(parked.id, "approval", "again")
+    assert await sqlite_store.waiting_signals(parked.id) == 0
+
+    unsure = Workflow("unsure", model=ScriptedModel(echo), answer=answers.number())
+    unsure.store = sqlite_store
+    unanswered = await unsure.run("go")
+    assert unanswered.status == "incomplete"
+    with pytest.raises(InvalidInput, match="takes no signal"):
+        await unsure.signal(unanswered.id, "approval", "yes")
+
+
+async def test_a_run_that_a_limit_has_ended_still_takes_a_signal(sqlite_store: Store) -> None:
+    workflow = approving(sqlite_store, budget=Budget(model_calls=1))
+    parked = await workflow.run("go")
+    await workflow.signal(parked.id, "approval", "yes")
+    short = await workflow.resume(parked.id)
+    assert (short.status, short.stop_reason) == ("incomplete", "model_calls")
+    await workflow.signal(parked.id, "other", "yes")
+    assert await sqlite_store.waiting_signals(parked.id) == 1
+    done = await workflow.resume(parked.id, budget=Budget(model_calls=9))
+    assert done.status == "completed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
@@ -468,3 +468,28 @@ async def test_effects_inside_a_tool_stand_inside_its_call(store: Store) -> None
     assert first.answer == "re: about a; re: then"
     again = await workflow.replay(first.id, deps=[])
     assert (again.answer, again.model_calls) == (first.answer, 0)
+
+
+class Answer(TypedDict, total=False):
+    answer: Any
+
+
+async def test_a_reply_is_the_same_live_and_replayed_in_any_form(sqlite_store: Store) -> None:
+    """Its keys stand in the same order, so that an answer may be made of all of it."""
+
+    async def work(state: Answer, runtime: Runtime[Context]) -> Answer:
+        first = await runtime.context.model("one", tools=["lookup"])
+        return {"answer": f"{first} {list(first)}"}
+
+    def script(request: Any) -> Any:
+        return says("looking", call("lookup", name="b"))
+
+    graph: Any = StateGraph(Answer, context_schema=Context)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    graph.add_edge("work", END)
+    workflow = looking(sqlite_store, script=script, graph=graph)
+    result = await workflow.run("q")
+    assert result.status == "completed"
+    again = await workflow.replay(result.id)
+    assert (again.answer, again.model_calls) == (result.answer, 0)
