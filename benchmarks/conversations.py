@@ -48,7 +48,7 @@ class Workload:
         return int(BRANCHES / 2 * rows)
 
 
-LONG = Workload(turns=7, question=(172, 220))
+LONG = Workload(turns=7, question=(250, 300))
 """To compute a context anew takes most of what its share of a full batch takes for a turn."""
 SHORT = Workload(turns=3, question=(16, 32))
 """To compute one anew costs little."""
