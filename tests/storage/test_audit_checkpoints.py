@@ -114,14 +114,19 @@ async def test_a_changed_payload_with_everything_recomputed(checked, kit):
     assert at(await found(store, **options), "run-1", 11, "rewritten")
 
 
-async def test_a_deleted_run(checked, kit):
-    store, options = checked
+async def delete_run(store, kit) -> None:
+    """Take every trace of `run-1` out of the tables."""
     await kit.tamper(
         store,
         "DELETE FROM events WHERE run_id = 'run-1'",
         "DELETE FROM payloads WHERE run_id = 'run-1'",
         "DELETE FROM runs WHERE id = 'run-1'",
     )
+
+
+async def test_a_deleted_run(checked, kit):
+    store, options = checked
+    await delete_run(store, kit)
     findings = await found(store, **options)
     assert [(f[0], f[1]) for f in findings] == [("run-1", None)]
     assert "the run is gone" in findings[0][2]
@@ -130,12 +135,7 @@ async def test_a_deleted_run(checked, kit):
 
 async def test_a_run_replaced_by_another(checked, kit):
     store, options = checked
-    await kit.tamper(
-        store,
-        "DELETE FROM events WHERE run_id = 'run-1'",
-        "DELETE FROM payloads WHERE run_id = 'run-1'",
-        "DELETE FROM runs WHERE id = 'run-1'",
-    )
+    await delete_run(store, kit)
     await kit.fill(await kit.begin(store, "run-1"))
     findings = await found(store, **options)
     assert [(f[0], f[1]) for f in findings] == [("run-1", 11)]
