@@ -1,7 +1,7 @@
 """SQL storage: tables, journal, hash chain, checkpoints."""
 
 from longthought.storage.audit import AuditReport, Finding, audit
-from longthought.storage.digests import canonical
+from longthought.storage.digests import as_recorded, canonical
 from longthought.storage.events import FORMAT_VERSION, TraceEvent, parse_event
 from longthought.storage.export import export_run, verify_export
 from longthought.storage.journal import Journal
@@ -20,6 +20,7 @@ __all__ = [
     "RunRow",
     "Store",
     "TraceEvent",
+    "as_recorded",
     "audit",
     "canonical",
     "data_dir",

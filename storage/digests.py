@@ -17,6 +17,7 @@ from longthought.types import JSON
 
 __all__ = [
     "EMPTY_HEAD",
+    "as_recorded",
     "canonical",
     "chain_hash",
     "digest_of",
@@ -56,6 +57,11 @@ def canonical(value: JSON) -> str:
         text = _PLAIN(joined)
         return text if _is_utf8(text) else _ASCII(joined)
     return text
+
+
+def as_recorded(value: JSON) -> JSON:
+    """A value as a replay is handed it: with its keys in the order of the record."""
+    return json.loads(canonical(value))
 
 
 _BLOCK = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 from longthought.errors import BackendError, BudgetExhausted, QuestionRefused
@@ -12,7 +11,7 @@ from longthought.orchestrator.effects.requests import ModelCall
 from longthought.orchestrator.effects.thinking_room import note_thought
 from longthought.orchestrator.places import current_frame
 from longthought.orchestrator.session import MISSING, Session
-from longthought.storage import Event, canonical
+from longthought.storage import Event, as_recorded
 from longthought.types import JSONObject, ModelReply, Usage
 
 __all__ = ["call_model"]
@@ -45,7 +44,7 @@ async def call_model(session: Session, call: ModelCall, *, defer: bool = False) 
     if not defer:
         await session.commit(frame)
     # in the order in which a replay is handed it
-    message, rest = json.loads(canonical([reply["message"], _without_message(reply)]))
+    message, rest = as_recorded([reply["message"], _without_message(reply)])
     return cast("ModelReply", {"message": message, **rest})
 
 

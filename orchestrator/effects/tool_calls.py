@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +14,7 @@ from longthought.orchestrator.effects.early_starts import EarlyCall
 from longthought.orchestrator.effects.small import signal_form, suspend
 from longthought.orchestrator.places import Frame, current_frame
 from longthought.orchestrator.session import MISSING, Session
-from longthought.storage import canonical
+from longthought.storage import as_recorded, canonical
 from longthought.tools import (
     Tool,
     ToolCall,
@@ -345,7 +344,7 @@ class _LiveToolCall:
             ran=self.ran,
         )
         if isinstance(result.data, dict | list):  # in the order in which a replay is handed it
-            result = replace(result, data=json.loads(canonical(result.data)))
+            result = replace(result, data=as_recorded(result.data))
         return result
 
 
